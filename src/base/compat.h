@@ -1,0 +1,60 @@
+/*
+ * compat.h
+ *	  The differences between PostgreSQL 15 to 18 that chaincall meets.
+ *
+ * The only file that looks at PG_VERSION_NUM: everything else is written
+ * once, against the names below.
+ */
+#ifndef CHAINCALL_COMPAT_H
+#define CHAINCALL_COMPAT_H
+
+#include "postgres.h"
+
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_proc.h"
+#include "common/jsonapi.h"
+#include "foreign/foreign.h"
+#include "mb/pg_wchar.h"
+#include "storage/latch.h"
+#include "utils/acl.h"
+
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#endif
+
+/* 16 replaced the pg_xxx_aclcheck() family by object_aclcheck() */
+#if PG_VERSION_NUM >= 160000
+#define compat_server_aclcheck(oid, role, mode) \
+	object_aclcheck(ForeignServerRelationId, (oid), (role), (mode))
+#define compat_proc_aclcheck(oid, role, mode) \
+	object_aclcheck(ProcedureRelationId, (oid), (role), (mode))
+#else
+#define compat_server_aclcheck(oid, role, mode) \
+	pg_foreign_server_aclcheck((oid), (role), (mode))
+#define compat_proc_aclcheck(oid, role, mode) \
+	pg_proc_aclcheck((oid), (role), (mode))
+#endif
+
+/* 17 made a wait event set belong to a resource owner */
+#if PG_VERSION_NUM >= 170000
+#define compat_create_wait_event_set(nevents) \
+	CreateWaitEventSet(NULL, (nevents))
+#else
+#define compat_create_wait_event_set(nevents) \
+	CreateWaitEventSet(TopMemoryContext, (nevents))
+#endif
+
+/* 17 lets the caller own the lexer */
+static inline JsonLexContext *
+compat_json_lexer(const char *json, size_t len, bool need_escapes)
+{
+#if PG_VERSION_NUM >= 170000
+	return makeJsonLexContextCstringLen(NULL, json, len, PG_UTF8,
+										need_escapes);
+#else
+	return makeJsonLexContextCstringLen(unconstify(char *, json), (int) len,
+										PG_UTF8, need_escapes);
+#endif
+}
+
+#endif							/* CHAINCALL_COMPAT_H */

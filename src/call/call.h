@@ -1,0 +1,59 @@
+/*
+ * call.h
+ *	  One model call, from rendered step to checked answer: admission, route,
+ *	  attempts, backoff, re-asking.
+ *
+ * Calls belong to a CallGroup, the calls of one run (a session's) or of one
+ * process (a worker's).  The owner starts calls and turns the group; `done`
+ * is called from call_turn(), never from call_start().
+ */
+#ifndef CHAINCALL_CALL_H
+#define CHAINCALL_CALL_H
+
+#include "postgres.h"
+
+#include "api/api.h"
+#include "base/error.h"
+#include "chain/shape.h"
+#include "policy/backoff.h"
+#include "trace/trace.h"
+#include "utils/uuid.h"
+
+typedef struct CallSpec
+{
+	const char *model;			/* logical name */
+	const char *path;			/* the step's run, for spans and the key */
+	CallForm	form;
+	const char *system;
+	Jsonb	   *messages;
+	Jsonb	   *body;
+	Jsonb	   *params;			/* the step's own; NULL: none */
+	Jsonb	   *extra;			/* map api → fields; NULL: none */
+	const Shape *shape;			/* NULL: text */
+	int			reask;
+	const RetryPolicy *retry;	/* NULL: the model's */
+	int64		deadline_us;	/* clock_us(); CLOCK_NEVER: the server's
+								 * timeout only */
+} CallSpec;
+
+typedef struct Call Call;
+typedef struct CallGroup CallGroup;
+
+/*
+ * What came of a call.  Exactly one of output and error is set; both live in
+ * the group's context until the callback returns: copy what is kept.
+ */
+typedef void (*CallDone) (void *arg, Jsonb *output, StepError *error);
+
+extern CallGroup *call_group_create(Oid userid, const pg_uuid_t *run,
+									Trace *trace);
+extern void call_group_destroy(CallGroup *group);
+extern Call *call_start(CallGroup *group, const CallSpec *spec,
+						CallDone done, void *arg);
+extern void call_cancel(Call *call);
+extern bool call_turn(CallGroup *group, int64 wait_until_us);
+extern void call_settle(CallGroup *group, int64 wait_until_us);
+extern int	call_capacity(CallGroup *group);
+extern Jsonb *call_render(Oid userid, const CallSpec *spec);
+
+#endif							/* CHAINCALL_CALL_H */

@@ -1,0 +1,27 @@
+/*
+ * shape.h
+ *	  What `returns` and `schema` mean: a JSON Schema, and the check of an
+ *	  answer against it.
+ */
+#ifndef CHAINCALL_SHAPE_H
+#define CHAINCALL_SHAPE_H
+
+#include "postgres.h"
+
+#include "chain/yaml.h"
+#include "utils/jsonb.h"
+
+typedef struct Shape
+{
+	Jsonb	   *schema;			/* what is checked */
+	Jsonb	   *wire;			/* what is sent: root an object, strict */
+	bool		wrapped;		/* wire is {"value": schema}: unwrap answers */
+} Shape;
+
+extern Shape *shape_from_returns(const YamlNode *returns);
+extern Shape *shape_from_schema(const YamlNode *schema);
+extern Shape *shape_from_type(Oid type, int32 typmod);
+extern Jsonb *shape_check(const Shape *shape, const Jsonb *answer,
+						  char **why);
+
+#endif							/* CHAINCALL_SHAPE_H */

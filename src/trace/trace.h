@@ -1,0 +1,49 @@
+/*
+ * trace.h
+ *	  What a run did: a span for each attempt at each path.
+ */
+#ifndef CHAINCALL_TRACE_H
+#define CHAINCALL_TRACE_H
+
+#include "postgres.h"
+
+#include "base/error.h"
+#include "datatype/timestamp.h"
+#include "utils/uuid.h"
+
+/* One attempt at one path.  Times are clock_us(); 0: did not happen. */
+typedef struct Span
+{
+	uint64		id;				/* the OpenTelemetry span id */
+	char	   *path;
+	int			attempt;		/* 1, 2, … at this path */
+	const char *kind;			/* model, sql, function */
+	char	   *model;			/* NULL where there is none */
+	char	   *server;
+	char	   *version;
+	int64		started_us;
+	int64		sent_us;
+	int64		first_byte_us;
+	int64		ended_us;
+	int64		tokens_in;		/* -1: not told */
+	int64		tokens_out;
+	int			http_status;
+	bool		reask;			/* asks again for an answer that fits */
+	ErrorClass	cls;			/* CLASS_NONE: succeeded */
+	char	   *message;		/* of a failure, cut */
+} Span;
+
+typedef struct Trace Trace;
+
+extern Trace *trace_begin(const char *chain, const pg_uuid_t *id);
+extern Span *trace_span(Trace *trace, const char *path, const char *kind,
+						int attempt);
+extern void trace_name(Trace *trace, Span *span, const char *model,
+					   const char *version, const char *server);
+extern void trace_end_span(Trace *trace, Span *span, ErrorClass cls,
+						   const char *message);
+extern void trace_end(Trace *trace, ErrorClass cls);
+extern const Trace *trace_last(void);
+extern char *trace_waterfall(const Trace *trace, int width);
+
+#endif							/* CHAINCALL_TRACE_H */
