@@ -49,11 +49,11 @@ static inline JsonLexContext *
 compat_json_lexer(const char *json, size_t len, bool need_escapes)
 {
 #if PG_VERSION_NUM >= 170000
-	return makeJsonLexContextCstringLen(NULL, json, len, PG_UTF8,
-										need_escapes);
+	return makeJsonLexContextCstringLen(NULL, json, len,
+										GetDatabaseEncoding(), need_escapes);
 #else
 	return makeJsonLexContextCstringLen(unconstify(char *, json), (int) len,
-										PG_UTF8, need_escapes);
+										GetDatabaseEncoding(), need_escapes);
 #endif
 }
 
