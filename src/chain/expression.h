@@ -13,7 +13,7 @@
 
 struct NameRef;					/* what a name means: chain/definition.h */
 
-typedef struct Expr
+typedef struct Expression
 {
 	const char *source;			/* as written, for messages */
 	int			line;
@@ -25,16 +25,16 @@ typedef struct Expr
 	bool		slow;			/* holds like_regex or .**: bound its time */
 	struct ExprSteps *simple;	/* name(.key|[n])*, walked without jsonpath */
 	JsonPath   *path;			/* anything else */
-} Expr;
+} Expression;
 
 /* Value of names[i] of expr; never NULL (JSON null for null). */
-typedef Jsonb *(*ExprLookup) (void *arg, const Expr *expr, int i);
+typedef Jsonb *(*ExprLookup) (void *arg, const Expression *expr, int i);
 
-extern Expr *expr_compile(const char *source, int line);
-extern Jsonb *expr_value(const Expr *expr, ExprLookup lookup, void *arg);
-extern Jsonb *expr_value_or_missing(const Expr *expr, ExprLookup lookup,
+extern Expression *expr_compile(const char *source, int line);
+extern Jsonb *expr_value(const Expression *expr, ExprLookup lookup, void *arg);
+extern Jsonb *expr_value_or_missing(const Expression *expr, ExprLookup lookup,
 									void *arg);
-extern bool expr_condition(const Expr *expr, ExprLookup lookup, void *arg);
+extern bool expr_condition(const Expression *expr, ExprLookup lookup, void *arg);
 extern bool expr_name_valid(const char *name);
 extern bool expr_name_reserved(const char *name);
 

@@ -40,7 +40,7 @@ extern SqlTemplate *sql_template_compile(const char *text, int line);
 extern Jsonb *sql_template_param(const SqlTemplate *template, int i,
 								 ExprLookup lookup, void *arg);
 
-/* All expressions in it, filters' arguments included: a List of Expr *. */
+/* All expressions in it, filters' arguments included: a List of Expression *. */
 extern List *template_exprs(const Template *template);
 extern List *json_template_exprs(const JsonTemplate *template);
 extern List *sql_template_exprs(const SqlTemplate *template);

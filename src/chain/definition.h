@@ -1,0 +1,219 @@
+/*
+ * definition.h
+ *	  A chain as compiled from its body: steps, what they name, what they need.
+ *
+ * Compilation has three passes: parse (step.c: keys become Steps), resolve
+ * (resolve.c: names become NameRefs; cycles, sinks) and bind (bind.c: models,
+ * functions and SQL are looked up in the catalogs).  A compiled Definition is
+ * read-only but for the plans that a driver keeps in it.
+ */
+#ifndef CHAINCALL_DEFINITION_H
+#define CHAINCALL_DEFINITION_H
+
+#include "postgres.h"
+
+#include "api/api.h"
+#include "chain/expression.h"
+#include "chain/shape.h"
+#include "chain/template.h"
+#include "chain/yaml.h"
+#include "executor/spi.h"
+#include "policy/backoff.h"
+
+typedef struct Step Step;
+typedef struct Definition Definition;
+
+typedef enum StepKind
+{
+	STEP_MODEL,
+	STEP_SQL,
+	STEP_FUNCTION,
+	STEP_BLOCK,
+	STEP_SWITCH,
+	STEP_VALUE
+} StepKind;
+
+/* What a name in an expression means. */
+typedef enum NameKind
+{
+	NAME_INPUT,					/* slot: argument of the chain */
+	NAME_STEP,					/* slot: step of the block owner */
+	NAME_ITEM,					/* element of owner's each */
+	NAME_INDEX,
+	NAME_ROUND,					/* round of owner's until */
+	NAME_LAST,					/* owner's own output in the last round */
+	NAME_ERROR					/* why owner's item failed */
+} NameKind;
+
+typedef struct NameRef
+{
+	NameKind	kind;
+	const Step *owner;
+	int			slot;
+} NameRef;
+
+/* The steps that must have ended before something can be evaluated. */
+typedef struct Needs
+{
+	int			count;
+	NameRef    *refs;			/* NAME_STEP only, distinct */
+} Needs;
+
+typedef enum OnError
+{
+	ON_ERROR_FAIL,
+	ON_ERROR_SKIP,
+	ON_ERROR_STEP
+} OnError;
+
+typedef enum RowsShape
+{
+	RETURNS_ROWS,
+	RETURNS_ROW,
+	RETURNS_VALUE
+} RowsShape;
+
+/* One entry of `messages`. */
+typedef struct MessageStep
+{
+	JsonTemplate *splice;		/* an array of messages, else: */
+	const char *role;
+	Template  **texts;			/* content's parts */
+	int			ntexts;
+	bool		parts;			/* content was written as a list */
+} MessageStep;
+
+typedef struct ModelStep
+{
+	const char *name;
+	CallForm	form;
+	Template   *prompt;
+	MessageStep *messages;
+	int			nmessages;
+	Template   *system;
+	JsonTemplate *body;			/* input or request */
+	JsonTemplate *params;
+	JsonTemplate *extra;
+	Shape	   *shape;			/* NULL: text */
+	int			reask;
+} ModelStep;
+
+typedef struct SqlStep
+{
+	SqlTemplate *text;
+	RowsShape	returns;
+	Oid		   *types;			/* of the parameters, inferred */
+	SPIPlanPtr	plan;			/* kept by the driver; NULL until needed */
+} SqlStep;
+
+typedef struct FunctionStep
+{
+	const char *name;			/* as written */
+	Oid			oid;
+	bool		is_chain;
+	bool		set;			/* returns a set */
+	Oid			result;
+	int			nargs;			/* of those given */
+	const char **arg_names;
+	JsonTemplate **args;
+	Oid		   *arg_types;
+	char	   *sql;			/* the call as a statement */
+	SPIPlanPtr	plan;
+} FunctionStep;
+
+struct Step
+{
+	const char *name;			/* NULL: body of the chain, arm, on_error */
+	int			line;
+	StepKind	kind;
+	Step	   *block;			/* the block it is a step of, or NULL */
+	int			slot;			/* in that block */
+	Definition *definition;
+
+	/* modifiers */
+	Expression	   *when;
+	Expression	   *each;
+	const char *as;				/* NULL: only `item` */
+	int			max_parallel;	/* 0: no bound */
+	Expression	   *until;
+	int			max;
+	List	   *after;			/* of char * */
+	int64		timeout_ms;		/* 0: none */
+	RetryPolicy *retry;			/* NULL: not written */
+	OnError		on_error;
+	Step	   *handler;
+
+	/* needs of each phase, in the order in which they come */
+	Needs		when_needs;		/* `after` among them */
+	Needs		each_needs;
+	Needs		body_needs;		/* a block: none; its steps wait themselves */
+	Needs		until_needs;
+	Needs		output_needs;
+
+	/* by kind */
+	ModelStep  *model;
+	SqlStep    *sql;
+	FunctionStep *function;
+	JsonTemplate *value;
+	Step	  **steps;			/* of a block, or arms of a switch */
+	int			nsteps;
+	JsonTemplate *output;		/* of a block; NULL: the sink */
+	int			sink;			/* slot of the only sink, or -1 */
+};
+
+typedef struct ChainArg
+{
+	const char *name;
+	Oid			type;
+	bool		has_default;
+} ChainArg;
+
+struct Definition
+{
+	MemoryContext cxt;
+	const char *name;			/* of the chain, qualified, for messages */
+	Oid			function;		/* InvalidOid for DO */
+	Oid			result;			/* InvalidOid for DO */
+	bool		strict;
+	bool		returns_set;
+	int			nargs;
+	ChainArg   *args;
+	Step	   *body;
+	int			uses;			/* runs that hold it */
+	bool		stale;			/* dropped when uses is 0 */
+};
+
+/* chain/definition.c */
+extern void definition_error(int line, int sqlstate, const char *hint,
+							 const char *fmt,...)
+			pg_attribute_printf(4, 5) pg_attribute_noreturn();
+extern Definition *definition_compile(const char *name, const char *body,
+									  int nargs, ChainArg *args,
+									  bool bind);
+extern Definition *definition_of_function(Oid function);
+extern void definition_release(Definition *definition);
+extern void definition_validate_function(Oid function, bool check_body);
+extern Oid	definition_language(void);
+extern Jsonb **definition_inputs(Definition *definition, const Jsonb *input,
+								 bool *null_for_strict);
+
+/* chain/step.c: first pass */
+extern Step *step_parse_body(Definition *definition, YamlNode *node);
+extern const char *step_text(const YamlNode *node, const char *key);
+extern void step_check_keys(const YamlNode *map, const char *const *known,
+							const char *what);
+extern int64 step_count(const YamlNode *node, const char *key, int64 least);
+
+/* chain/step_model.c */
+extern ModelStep *model_step_parse(const YamlNode *node, int line);
+extern List *model_step_exprs(const ModelStep *model);
+
+/* chain/resolve.c: second pass */
+extern void definition_resolve(Definition *definition);
+
+/* chain/bind.c: third pass */
+extern void definition_bind(Definition *definition);
+extern void bind_sql(SqlStep *sql, int line);
+extern List *bind_parse_sql(const SqlStep *sql);
+
+#endif							/* CHAINCALL_DEFINITION_H */
