@@ -18,6 +18,7 @@
 #include "chain/template.h"
 #include "chain/yaml.h"
 #include "executor/spi.h"
+#include "nodes/bitmapset.h"
 #include "policy/backoff.h"
 
 typedef struct Step Step;
@@ -159,6 +160,7 @@ struct Step
 	int			nsteps;
 	JsonTemplate *output;		/* of a block; NULL: the sink */
 	int			sink;			/* slot of the only sink, or -1 */
+	Bitmapset **uses;			/* of each step of a block: slots it names */
 };
 
 typedef struct ChainArg
@@ -171,7 +173,7 @@ typedef struct ChainArg
 struct Definition
 {
 	MemoryContext cxt;
-	const char *name;			/* of the chain, qualified, for messages */
+	const char *name;			/* of the chain, for messages */
 	Oid			function;		/* InvalidOid for DO */
 	Oid			result;			/* InvalidOid for DO */
 	bool		strict;
@@ -190,10 +192,15 @@ extern void definition_error(int line, int sqlstate, const char *hint,
 extern Definition *definition_compile(const char *name, const char *body,
 									  int nargs, ChainArg *args,
 									  bool bind);
+
+/* chain/chain_cache.c */
 extern Definition *definition_of_function(Oid function);
+extern void definition_hold(Definition *definition);
 extern void definition_release(Definition *definition);
 extern void definition_validate_function(Oid function, bool check_body);
 extern Oid	definition_language(void);
+
+/* chain/input.c */
 extern Jsonb **definition_inputs(Definition *definition, const Jsonb *input,
 								 bool *null_for_strict);
 

@@ -1,0 +1,540 @@
+/*
+ * bind.c
+ *	  Third pass of compilation: models, functions and SQL are looked up in
+ *	  the catalogs, so that CREATE FUNCTION reports what is not there.
+ *
+ * Parameters of SQL take the types that PostgreSQL's own inference gives them
+ * (parse_analyze_varparams, as PREPARE does).  Functions are called by named
+ * arguments, through a statement built once.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "base/error.h"
+#include "base/value.h"
+#include "catalog/catalog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "chain/definition.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/analyze.h"
+#include "parser/parser.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+#include "utils/varlena.h"
+
+/* ---- model ---- */
+
+static void
+bind_model(const Step *step)
+{
+	const ModelStep *step_model = step->model;
+	const ModelInfo *model = catalog_model(step_model->name, true);
+
+	if (model == NULL)
+	{
+		const char *nearest = catalog_nearest_model(step_model->name);
+
+		definition_error(step->line, ERRCODE_UNDEFINED_OBJECT,
+						 nearest ? psprintf("Did you mean \"%s\"?", nearest) :
+						 "Add it first: INSERT INTO chaincall.model (name) VALUES (...)",
+						 "unknown model \"%s\"", step_model->name);
+	}
+	if (strcmp(model->kind, "image") == 0 || strcmp(model->kind, "audio") == 0)
+		definition_error(step->line, ERRCODE_FEATURE_NOT_SUPPORTED,
+						 "A later version will know it.",
+						 "a step with a model of kind %s is not yet supported",
+						 model->kind);
+	if (step_model->form == CALL_MESSAGES &&
+		(strcmp(model->kind, "embedding") == 0 ||
+		 strcmp(model->kind, "rerank") == 0))
+		definition_error(step->line, ERRCODE_INVALID_FUNCTION_DEFINITION,
+						 "Use \"input\" in place of \"prompt\" or \"messages\".",
+						 "model \"%s\" is of kind %s and takes no messages",
+						 step_model->name, model->kind);
+	if (step_model->form == CALL_INPUT && strcmp(model->kind, "chat") == 0)
+		definition_error(step->line, ERRCODE_INVALID_FUNCTION_DEFINITION,
+						 "Use \"prompt\" or \"messages\" in place of \"input\".",
+						 "model \"%s\" is of kind chat and takes no \"input\"",
+						 step_model->name);
+}
+
+/* ---- sql ---- */
+
+/* The statements of a sql step; raises PostgreSQL's own syntax errors. */
+List *
+bind_parse_sql(const SqlStep *sql)
+{
+	return raw_parser(sql->text->sql, RAW_PARSE_DEFAULT);
+}
+
+static int
+line_of_position(const SqlTemplate *text, int position)
+{
+	const char *p = text->sql;
+	int			line = text->line;
+
+	/* PostgreSQL counts characters from 1 */
+	for (; position > 1 && *p != '\0'; position--)
+	{
+		if (*p == '\n')
+			line++;
+		p += pg_mblen(p);
+	}
+	return line;
+}
+
+/* Which columns a query gives, checked against what the step returns. */
+static void
+check_columns(const SqlStep *sql, const Query *query, int line)
+{
+	List	   *targets = query->commandType == CMD_SELECT ?
+		query->targetList : query->returningList;
+	int			columns = 0;
+	ListCell   *lc;
+
+	if (query->commandType == CMD_UTILITY)
+		return;
+	foreach(lc, targets)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (target->resjunk)
+			continue;
+		columns++;
+		value_check_type_supported(exprType((Node *) target->expr),
+								   psprintf("line %d: column \"%s\"", line,
+											target->resname ? target->resname : "?column?"));
+	}
+	if (sql->returns == RETURNS_VALUE && columns != 1)
+		definition_error(line, ERRCODE_INVALID_FUNCTION_DEFINITION,
+						 "Select one column, or write returns: row.",
+						 "\"returns: value\" takes one column, the statement gives %d",
+						 columns);
+	if (sql->returns == RETURNS_ROW && columns == 0)
+		definition_error(line, ERRCODE_INVALID_FUNCTION_DEFINITION,
+						 "Add RETURNING, or leave \"returns\" out.",
+						 "\"returns: row\" needs a statement that gives columns");
+}
+
+static void
+analyze_statements(SqlStep *sql, int line)
+{
+	List	   *statements = bind_parse_sql(sql);
+	int			ntypes = sql->text->nparams;
+	Oid		   *types = palloc0(Max(ntypes, 1) * sizeof(Oid));
+	ListCell   *lc;
+
+	if (statements == NIL)
+		definition_error(line, ERRCODE_SYNTAX_ERROR,
+						 "Write a statement.", "\"sql\" has no statement");
+	foreach(lc, statements)
+	{
+		RawStmt    *raw = lfirst_node(RawStmt, lc);
+		Query	   *query;
+
+		if (IsA(raw->stmt, TransactionStmt))
+			definition_error(line, ERRCODE_FEATURE_NOT_SUPPORTED,
+							 "A step runs inside the transaction of its caller.",
+							 "transaction commands are not allowed in a chain");
+		query = parse_analyze_varparams(raw, sql->text->sql, &types, &ntypes,
+										NULL);
+		if (lnext(statements, lc) == NULL)
+			check_columns(sql, query, line);
+	}
+
+	/* those that only a utility command mentions stay text */
+	sql->types = palloc(Max(sql->text->nparams, 1) * sizeof(Oid));
+	for (int i = 0; i < sql->text->nparams; i++)
+		sql->types[i] = OidIsValid(types[i]) ? types[i] : TEXTOID;
+}
+
+/*
+ * Parses and analyses a sql step and sets the types of its parameters.
+ * PostgreSQL's errors keep their SQLSTATE and gain the line of the chain.
+ */
+void
+bind_sql(SqlStep *sql, int line)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		analyze_statements(sql, line);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		if (edata->sqlerrcode != ERRCODE_QUERY_CANCELED &&
+			strncmp(edata->message, "line ", 5) != 0)
+		{
+			edata->message = psprintf("line %d: %s",
+									  line_of_position(sql->text, edata->cursorpos),
+									  edata->message);
+			if (edata->hint == NULL)
+				edata->hint = pstrdup("The statement is checked when the chain is created; with check_function_bodies = off, when it is first used.");
+		}
+		if (edata->cursorpos > 0)
+		{
+			edata->internalpos = edata->cursorpos;
+			edata->internalquery = sql->text->sql;
+			edata->cursorpos = 0;
+		}
+		ReThrowError(edata);
+	}
+	PG_END_TRY();
+}
+
+/* ---- function ---- */
+
+typedef struct Signature
+{
+	int			nargs;			/* input arguments */
+	const char **names;			/* "" without a name */
+	Oid		   *types;
+	char	   *modes;			/* NULL: all IN */
+	int			ndefaults;
+} Signature;
+
+static void
+read_signature(HeapTuple tuple, Signature *signature)
+{
+	Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(tuple);
+	Oid		   *types;
+	char	  **names;
+	char	   *modes;
+	int			n = get_func_arg_info(tuple, &types, &names, &modes);
+
+	signature->nargs = 0;
+	signature->names = palloc((n + 1) * sizeof(char *));
+	signature->types = palloc((n + 1) * sizeof(Oid));
+	signature->modes = palloc(n + 1);
+	signature->ndefaults = proc->pronargdefaults;
+	for (int i = 0; i < n; i++)
+	{
+		char		mode = modes ? modes[i] : PROARGMODE_IN;
+
+		if (mode == PROARGMODE_OUT || mode == PROARGMODE_TABLE)
+			continue;
+		signature->names[signature->nargs] = names ? names[i] : "";
+		signature->types[signature->nargs] = types[i];
+		signature->modes[signature->nargs++] = mode;
+	}
+}
+
+static int
+find_argument(const Signature *signature, const char *name)
+{
+	for (int i = 0; i < signature->nargs; i++)
+	{
+		if (strcmp(signature->names[i], name) == 0)
+			return i;
+	}
+	return -1;
+}
+
+/* Why the arguments given do not fit, or NULL; hint is set with it. */
+static const char *
+arguments_misfit(const FunctionStep *function, const Signature *signature,
+				 const char **hint)
+{
+	StringInfoData known;
+
+	initStringInfo(&known);
+	for (int i = 0; i < signature->nargs; i++)
+		appendStringInfo(&known, "%s%s %s", i ? ", " : "",
+						 signature->names[i],
+						 format_type_be(signature->types[i]));
+	*hint = signature->nargs == 0 ? "It takes no arguments." :
+		psprintf("Its arguments are (%s).", known.data);
+
+	for (int i = 0; i < function->nargs; i++)
+	{
+		if (find_argument(signature, function->arg_names[i]) < 0)
+			return psprintf("has no argument \"%s\"", function->arg_names[i]);
+	}
+	for (int i = 0; i < signature->nargs - signature->ndefaults; i++)
+	{
+		bool		given = false;
+
+		for (int k = 0; k < function->nargs && !given; k++)
+			given = strcmp(signature->names[i], function->arg_names[k]) == 0;
+		if (!given && signature->names[i][0] == '\0')
+		{
+			*hint = "Call it in a sql step.";
+			return "has arguments without names";
+		}
+		if (!given)
+			return psprintf("needs the argument \"%s\"", signature->names[i]);
+	}
+	return NULL;
+}
+
+/* The one function of that name which the arguments fit. */
+static Oid
+choose_candidate(const FunctionStep *function, int line)
+{
+	List	   *name = textToQualifiedNameList(cstring_to_text(function->name));
+	FuncCandidateList candidates;
+	Oid			found = InvalidOid;
+	Oid			any = InvalidOid;
+	int			fitting = 0;
+	int			seen = 0;
+	const char *why = NULL;
+	const char *hint = NULL;
+
+	candidates = FuncnameGetCandidates(name, -1, NIL, false, false, false,
+									   true);
+	for (; candidates != NULL; candidates = candidates->next)
+	{
+		HeapTuple	tuple = SearchSysCache1(PROCOID,
+											ObjectIdGetDatum(candidates->oid));
+		Signature	signature;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		if (((Form_pg_proc) GETSTRUCT(tuple))->prokind == PROKIND_FUNCTION)
+		{
+			const char *misfit_hint;
+			const char *misfit;
+
+			seen++;
+			any = candidates->oid;
+			read_signature(tuple, &signature);
+			misfit = arguments_misfit(function, &signature, &misfit_hint);
+			if (misfit == NULL)
+			{
+				fitting++;
+				found = candidates->oid;
+			}
+			else
+			{
+				why = misfit;
+				hint = misfit_hint;
+			}
+		}
+		ReleaseSysCache(tuple);
+	}
+
+	if (fitting == 1)
+		return found;
+	if (fitting > 1)
+		definition_error(line, ERRCODE_AMBIGUOUS_FUNCTION,
+						 psprintf("Write the signature: function: %s",
+								  format_procedure(found)),
+						 "function \"%s\" is not unique", function->name);
+	if (seen == 0)
+		definition_error(line, ERRCODE_UNDEFINED_FUNCTION,
+						 "Check the name and search_path; write schema.name where it is not on the path.",
+						 "unknown function \"%s\"", function->name);
+	if (seen == 1)
+		definition_error(line, ERRCODE_UNDEFINED_FUNCTION, hint,
+						 "function %s %s", format_procedure(any), why);
+	definition_error(line, ERRCODE_UNDEFINED_FUNCTION,
+					 "Write the signature, and give each argument by its name.",
+					 "no function \"%s\" takes these arguments",
+					 function->name);
+}
+
+static Oid
+find_function(const FunctionStep *function, int line)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	Oid			oid = InvalidOid;
+
+	if (strchr(function->name, '(') == NULL)
+		return choose_candidate(function, line);
+
+	PG_TRY();
+	{
+		oid = DatumGetObjectId(DirectFunctionCall1(regprocedurein,
+												   CStringGetDatum(function->name)));
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		definition_error(line, edata->sqlerrcode,
+						 "Write it like name(integer, text).",
+						 "%s", edata->message);
+	}
+	PG_END_TRY();
+	return oid;
+}
+
+static bool
+type_is_polymorphic(Oid type)
+{
+	return IsPolymorphicType(type) || type == ANYOID;
+}
+
+static void
+check_function(const FunctionStep *function, Form_pg_proc proc,
+			   const Signature *signature, int line)
+{
+	if (proc->prokind != PROKIND_FUNCTION)
+		definition_error(line, ERRCODE_WRONG_OBJECT_TYPE,
+						 "Call it in a sql step.",
+						 "%s is not a plain function",
+						 format_procedure(function->oid));
+	if (proc->prorettype == RECORDOID && !proc->proretset &&
+		get_func_result_type(function->oid, NULL, NULL) == TYPEFUNC_RECORD)
+		definition_error(line, ERRCODE_FEATURE_NOT_SUPPORTED,
+						 "Call it in a sql step, with a column definition list.",
+						 "function %s returns a record of unknown columns",
+						 format_procedure(function->oid));
+	if (proc->prorettype != RECORDOID && proc->prorettype != VOIDOID)
+	{
+		if (type_is_polymorphic(proc->prorettype) ||
+			get_typtype(proc->prorettype) == TYPTYPE_PSEUDO)
+			definition_error(line, ERRCODE_FEATURE_NOT_SUPPORTED,
+							 "Call it in a sql step.",
+							 "function %s returns %s",
+							 format_procedure(function->oid),
+							 format_type_be(proc->prorettype));
+		value_check_type_supported(proc->prorettype,
+								   psprintf("line %d: the result of %s", line,
+											format_procedure(function->oid)));
+	}
+	for (int i = 0; i < function->nargs; i++)
+	{
+		int			at = find_argument(signature, function->arg_names[i]);
+
+		if (at < 0)
+			continue;
+		if (get_typtype(signature->types[at]) == TYPTYPE_PSEUDO)
+			definition_error(line, ERRCODE_FEATURE_NOT_SUPPORTED,
+							 "Call it in a sql step.",
+							 "argument \"%s\" of %s is of type %s",
+							 function->arg_names[i],
+							 format_procedure(function->oid),
+							 format_type_be(signature->types[at]));
+		value_check_type_supported(signature->types[at],
+								   psprintf("line %d: argument \"%s\"", line,
+											function->arg_names[i]));
+	}
+}
+
+/* SELECT r FROM schema.f(a => $1, …) AS r: a row or a value a result. */
+static char *
+build_call(const FunctionStep *function, Form_pg_proc proc,
+		   const Signature *signature)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT chaincall_result FROM %s(",
+					 quote_qualified_identifier(get_namespace_name(proc->pronamespace),
+												NameStr(proc->proname)));
+	for (int i = 0; i < function->nargs; i++)
+	{
+		int			at = find_argument(signature, function->arg_names[i]);
+
+		appendStringInfo(&sql, "%s%s%s => $%d", i ? ", " : "",
+						 signature->modes[at] == PROARGMODE_VARIADIC ?
+						 "VARIADIC " : "",
+						 quote_identifier(function->arg_names[i]), i + 1);
+	}
+	appendStringInfoString(&sql, ") AS chaincall_result");
+	return sql.data;
+}
+
+static void
+bind_function(Step *step)
+{
+	FunctionStep *function = step->function;
+	HeapTuple	tuple;
+	Form_pg_proc proc;
+	Signature	signature;
+	const char *misfit;
+	const char *hint;
+
+	function->oid = find_function(function, step->line);
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function->oid));
+	if (!HeapTupleIsValid(tuple))
+		definition_error(step->line, ERRCODE_UNDEFINED_FUNCTION, "Try again.",
+						 "function \"%s\" was dropped", function->name);
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	read_signature(tuple, &signature);
+	misfit = arguments_misfit(function, &signature, &hint);
+	if (misfit != NULL)
+		definition_error(step->line, ERRCODE_UNDEFINED_FUNCTION, hint,
+						 "function %s %s", format_procedure(function->oid),
+						 misfit);
+	check_function(function, proc, &signature, step->line);
+
+	function->is_chain = proc->prolang == definition_language();
+	function->set = proc->proretset;
+	function->result = proc->prorettype;
+	function->arg_types = palloc(Max(function->nargs, 1) * sizeof(Oid));
+	for (int i = 0; i < function->nargs; i++)
+		function->arg_types[i] =
+			signature.types[find_argument(&signature, function->arg_names[i])];
+	function->sql = build_call(function, proc, &signature);
+	ReleaseSysCache(tuple);
+}
+
+/* ---- the walk ---- */
+
+static void
+bind_context(void *arg)
+{
+	const Step *step = arg;
+
+	errcontext("step \"%s\"", step->name);
+}
+
+static void
+bind_step(Step *step)
+{
+	ErrorContextCallback context;
+
+	context.callback = bind_context;
+	context.arg = step;
+	context.previous = error_context_stack;
+	if (step->name != NULL)
+		error_context_stack = &context;
+	switch (step->kind)
+	{
+		case STEP_MODEL:
+			bind_model(step);
+			break;
+		case STEP_SQL:
+			bind_sql(step->sql, step->sql->text->line);
+			break;
+		case STEP_FUNCTION:
+			bind_function(step);
+			break;
+		case STEP_VALUE:
+			break;
+		case STEP_BLOCK:
+		case STEP_SWITCH:
+			for (int i = 0; i < step->nsteps; i++)
+				bind_step(step->steps[i]);
+			break;
+	}
+	if (step->handler)
+		bind_step(step->handler);
+	if (step->name != NULL)
+		error_context_stack = context.previous;
+}
+
+/* Looks up all that the definition names in the database. */
+void
+definition_bind(Definition *definition)
+{
+	bind_step(definition->body);
+}

@@ -1,0 +1,94 @@
+/*
+ * definition.c
+ *	  A chain's body becomes a Definition, in three passes.
+ *
+ *	  body ── yaml.c ──► nodes ── step.c ──► steps ── resolve.c ──► names
+ *	       ── bind.c ──► models, functions, types of parameters
+ *
+ * All of it lives in one memory context of its own, which a failed
+ * compilation leaves to the surrounding one to clean up.
+ */
+#include "postgres.h"
+
+#include "base/error.h"
+#include "chain/definition.h"
+#include "utils/memutils.h"
+
+/*
+ * Raises an error of the chain's author: "line N: …", always with a hint.
+ */
+void
+definition_error(int line, int sqlstate, const char *hint,
+				 const char *fmt,...)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (;;)
+	{
+		va_list		args;
+		int			needed;
+
+		va_start(args, fmt);
+		needed = appendStringInfoVA(&text, fmt, args);
+		va_end(args);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(&text, needed);
+	}
+	ereport(ERROR,
+			(errcode(sqlstate),
+			 errmsg_internal("line %d: %s", line, text.data),
+			 errhint("%s", hint)));
+	pg_unreachable();
+}
+
+static void
+compile_context(void *arg)
+{
+	errcontext("chain \"%s\"", (const char *) arg);
+}
+
+/*
+ * Compiles a body.  name is for messages; args are copied.  With bind, what
+ * the chain names in the database must exist.  The result lives in a context
+ * of its own below the current one; the caller moves it to where it is kept.
+ */
+Definition *
+definition_compile(const char *name, const char *body, int nargs,
+				   ChainArg *args, bool bind)
+{
+	MemoryContext cxt;
+	MemoryContext old;
+	Definition *definition;
+	ErrorContextCallback context;
+
+	cxt = AllocSetContextCreate(CurrentMemoryContext, "chaincall definition",
+								ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(cxt);
+	definition = palloc0(sizeof(Definition));
+	definition->cxt = cxt;
+	definition->name = pstrdup(name);
+	MemoryContextSetIdentifier(cxt, definition->name);
+	definition->nargs = nargs;
+	definition->args = palloc(Max(nargs, 1) * sizeof(ChainArg));
+	for (int i = 0; i < nargs; i++)
+	{
+		definition->args[i] = args[i];
+		definition->args[i].name = pstrdup(args[i].name);
+	}
+
+	context.callback = compile_context;
+	context.arg = unconstify(char *, definition->name);
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+
+	definition->body = step_parse_body(definition, yaml_parse(body));
+	definition_resolve(definition);
+	if (bind)
+		definition_bind(definition);
+
+	error_context_stack = context.previous;
+	MemoryContextSwitchTo(old);
+	return definition;
+}

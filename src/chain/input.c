@@ -1,0 +1,151 @@
+/*
+ * input.c
+ *	  A JSON object becomes the arguments of a chain.
+ *
+ * Each value passes through its argument's type, so that a chain sees the
+ * same JSON whether it is called as a function or with an object.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/value.h"
+#include "catalog/pg_proc.h"
+#include "chain/definition.h"
+#include "executor/executor.h"
+#include "nodes/pg_list.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+
+static char *
+argument_names(const Definition *definition)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < definition->nargs; i++)
+		appendStringInfo(&names, "%s%s", i ? ", " : "",
+						 definition->args[i].name);
+	return names.data;
+}
+
+static int
+find_argument(const Definition *definition, const char *name, int len)
+{
+	for (int i = 0; i < definition->nargs; i++)
+	{
+		if (strlen(definition->args[i].name) == len &&
+			memcmp(definition->args[i].name, name, len) == 0)
+			return i;
+	}
+	return -1;
+}
+
+/* Raises when input has a member that is no argument. */
+static void
+check_members(const Definition *definition, const Jsonb *input)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	v;
+
+	if (!JB_ROOT_IS_OBJECT(input))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_INPUT),
+				 errmsg("input of chain \"%s\" must be an object, not %s",
+						definition->name, json_type_name(input)),
+				 errhint("Give the arguments by name: {\"%s\": ...}",
+						 definition->nargs ? definition->args[0].name : "")));
+	it = JsonbIteratorInit(unconstify(JsonbContainer *, &input->root));
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token != WJB_KEY ||
+			find_argument(definition, v.val.string.val, v.val.string.len) >= 0)
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_INPUT),
+				 errmsg("chain \"%s\" has no argument \"%.*s\"",
+						definition->name, v.val.string.len,
+						v.val.string.val),
+				 definition->nargs ?
+				 errhint("Its arguments are %s.", argument_names(definition)) :
+				 errhint("It takes no arguments.")));
+	}
+}
+
+/* The value of an argument's DEFAULT. */
+static Jsonb *
+evaluate_default(const Definition *definition, int arg)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID,
+										ObjectIdGetDatum(definition->function));
+	Datum		text;
+	bool		isnull = true;
+	List	   *defaults;
+	EState	   *estate;
+	ExprState  *state;
+	Datum		value;
+	Jsonb	   *result;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("chain \"%s\" was dropped", definition->name),
+				 errhint("Create it again.")));
+	text = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proargdefaults,
+						   &isnull);
+	if (isnull)
+		elog(ERROR, "chain \"%s\" has lost its defaults", definition->name);
+	defaults = castNode(List, stringToNode(TextDatumGetCString(text)));
+	ReleaseSysCache(tuple);
+
+	estate = CreateExecutorState();
+	state = ExecPrepareExpr(list_nth(defaults, arg - definition->nargs +
+									 list_length(defaults)), estate);
+	value = ExecEvalExprSwitchContext(state, GetPerTupleExprContext(estate),
+									  &isnull);
+	result = value_from_datum(value, isnull, definition->args[arg].type);
+	FreeExecutorState(estate);
+	return result;
+}
+
+/*
+ * The chain's arguments, in order, from an object of them: unknown members
+ * and missing arguments without a DEFAULT are errors.  Sets *null_for_strict
+ * when the chain is STRICT and an argument is null, so that nothing runs.
+ */
+Jsonb **
+definition_inputs(Definition *definition, const Jsonb *input,
+				  bool *null_for_strict)
+{
+	Jsonb	  **values = palloc(Max(definition->nargs, 1) * sizeof(Jsonb *));
+
+	check_members(definition, input);
+	*null_for_strict = false;
+	for (int i = 0; i < definition->nargs; i++)
+	{
+		const ChainArg *arg = &definition->args[i];
+		Jsonb	   *given = json_field(input, arg->name);
+		bool		isnull;
+		Datum		datum;
+
+		if (given != NULL)
+		{
+			datum = value_to_datum(given, arg->type, -1, &isnull);
+			values[i] = value_from_datum(datum, isnull, arg->type);
+		}
+		else if (arg->has_default)
+			values[i] = evaluate_default(definition, i);
+		else
+			ereport(ERROR,
+					(errcode(ERRCODE_CHAIN_INPUT),
+					 errmsg("input of chain \"%s\" lacks the argument \"%s\"",
+							definition->name, arg->name),
+					 errhint("Its arguments are %s.",
+							 argument_names(definition))));
+		if (definition->strict && json_is_null(values[i]))
+			*null_for_strict = true;
+	}
+	return values;
+}
