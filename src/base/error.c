@@ -68,6 +68,39 @@ step_error_make(ErrorClass cls, const char *message, const char *detail,
 	return error;
 }
 
+static char *
+copy_text(const char *text)
+{
+	return text ? pstrdup(text) : NULL;
+}
+
+/* A deep copy in the current memory context. */
+StepError *
+step_error_copy(const StepError *error)
+{
+	StepError  *copy = palloc(sizeof(StepError));
+	ListCell   *lc;
+
+	*copy = *error;
+	copy->message = copy_text(error->message);
+	copy->detail = copy_text(error->detail);
+	copy->hint = copy_text(error->hint);
+	copy->step = copy_text(error->step);
+	copy->context = copy_text(error->context);
+	copy->tried = NIL;
+	foreach(lc, error->tried)
+	{
+		const TriedModel *tried = lfirst(lc);
+		TriedModel *mine = palloc(sizeof(TriedModel));
+
+		mine->model = copy_text(tried->model);
+		mine->cls = tried->cls;
+		mine->message = copy_text(tried->message);
+		copy->tried = lappend(copy->tried, mine);
+	}
+	return copy;
+}
+
 /* A caught error as data, copied into the current memory context. */
 StepError *
 step_error_from(const ErrorData *edata)
@@ -89,7 +122,8 @@ step_error_throw(const StepError *error)
 			(errcode(error->sqlstate),
 			 errmsg_internal("%s", error->message),
 			 error->detail ? errdetail_internal("%s", error->detail) : 0,
-			 error->hint ? errhint("%s", error->hint) : 0));
+			 error->hint ? errhint("%s", error->hint) : 0,
+			 error->context ? errcontext("%s", error->context) : 0));
 	pg_unreachable();
 }
 

@@ -53,6 +53,7 @@ typedef struct StepError
 	char	   *detail;
 	char	   *hint;
 	char	   *step;			/* path of the step that failed */
+	char	   *context;		/* "chain f, step a[3], line 12" */
 	List	   *tried;			/* of TriedModel */
 } StepError;
 
@@ -70,6 +71,7 @@ extern ErrorClass error_class_of(int sqlstate);
 
 extern StepError *step_error_make(ErrorClass cls, const char *message,
 								  const char *detail, const char *hint);
+extern StepError *step_error_copy(const StepError *error);
 extern StepError *step_error_from(const ErrorData *edata);
 extern void step_error_throw(const StepError *error) pg_attribute_noreturn();
 extern Jsonb *step_error_json(const StepError *error);

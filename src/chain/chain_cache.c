@@ -274,7 +274,7 @@ definition_validate_function(Oid function, bool check_body)
 }
 
 static bool
-is_current(const CachedChain *chain, HeapTuple tuple)
+is_current(CachedChain *chain, HeapTuple tuple)
 {
 	return chain->generation == generation &&
 		chain->xmin == HeapTupleHeaderGetRawXmin(tuple->t_data) &&

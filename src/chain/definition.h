@@ -144,6 +144,8 @@ struct Step
 	OnError		on_error;
 	Step	   *handler;
 
+	bool		slow;			/* one of its expressions may run long */
+
 	/* needs of each phase, in the order in which they come */
 	Needs		when_needs;		/* `after` among them */
 	Needs		each_needs;

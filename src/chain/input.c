@@ -80,7 +80,7 @@ evaluate_default(const Definition *definition, int arg)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID,
 										ObjectIdGetDatum(definition->function));
-	Datum		text;
+	Datum		source;
 	bool		isnull = true;
 	List	   *defaults;
 	EState	   *estate;
@@ -93,11 +93,11 @@ evaluate_default(const Definition *definition, int arg)
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("chain \"%s\" was dropped", definition->name),
 				 errhint("Create it again.")));
-	text = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proargdefaults,
-						   &isnull);
+	source = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proargdefaults,
+							 &isnull);
 	if (isnull)
 		elog(ERROR, "chain \"%s\" has lost its defaults", definition->name);
-	defaults = castNode(List, stringToNode(TextDatumGetCString(text)));
+	defaults = (List *) stringToNode(TextDatumGetCString(source));
 	ReleaseSysCache(tuple);
 
 	estate = CreateExecutorState();

@@ -194,6 +194,8 @@ static void
 resolve_expression(Resolver *resolver, const Scope *scope,
 				   Expression *expr, Needs *needs)
 {
+	if (expr->slow)
+		((Step *) linitial(resolver->stack))->slow = true;
 	expr->refs = palloc(Max(expr->nnames, 1) * sizeof(NameRef));
 	for (int i = 0; i < expr->nnames; i++)
 		resolve_name(resolver, scope, expr->names[i], expr->line,

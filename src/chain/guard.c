@@ -1,0 +1,174 @@
+/*
+ * guard.c
+ *	  Running a piece of a chain so that its errors and its time are bounded.
+ *
+ * Errors are caught in a subtransaction, as PL/pgSQL does, because whatever
+ * ran may hold locks, buffers or half a write.  Time is bounded by one of
+ * PostgreSQL's timers, whose handler asks for a cancel: the only way to stop
+ * a statement or a regular expression.  Guards nest (a statement may call
+ * another chain), so the timer is set for the nearest deadline, and a cancel
+ * belongs to the guard whose deadline has passed.  Any other cancel is the
+ * user's, or statement_timeout's: no on_error catches it.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/clock.h"
+#include "chain/guard.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/resowner.h"
+#include "utils/timeout.h"
+
+typedef struct ActiveGuard
+{
+	const Guard *guard;
+	struct ActiveGuard *outer;
+} ActiveGuard;
+
+static TimeoutId timer;
+static bool timer_registered = false;
+static ActiveGuard *innermost = NULL;
+static volatile sig_atomic_t timer_fired = false;
+
+static void
+fire(void)
+{
+	timer_fired = true;
+	QueryCancelPending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
+
+/* Sets the timer for the nearest deadline there is. */
+static void
+set_timer(void)
+{
+	int64		nearest = CLOCK_NEVER;
+
+	if (!timer_registered)
+	{
+		timer = RegisterTimeout(USER_TIMEOUT, fire);
+		timer_registered = true;
+	}
+	disable_timeout(timer, false);
+	for (ActiveGuard *active = innermost; active; active = active->outer)
+		nearest = Min(nearest, active->guard->deadline_us);
+	if (nearest != CLOCK_NEVER)
+	{
+		int64		wait_us = nearest - clock_us();
+
+		enable_timeout_after(timer, (int) Min(Max(wait_us / 1000, 1),
+											  PG_INT32_MAX));
+	}
+}
+
+static void
+enter(ActiveGuard *active, const Guard *guard)
+{
+	active->guard = guard;
+	active->outer = innermost;
+	innermost = active;
+	if (guard->deadline_us != CLOCK_NEVER)
+		set_timer();
+}
+
+/* A cancel that came too late to stop the work must not stop what follows. */
+static void
+leave(ActiveGuard *active)
+{
+	innermost = active->outer;
+	if (active->guard->deadline_us == CLOCK_NEVER)
+		return;
+	disable_timeout(timer, false);
+	if (timer_fired)
+	{
+		timer_fired = false;
+		QueryCancelPending = false;
+	}
+	if (innermost)
+		set_timer();
+}
+
+static bool
+overran(const Guard *guard, const ErrorData *edata)
+{
+	return edata->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		guard->deadline_us != CLOCK_NEVER &&
+		clock_us() >= guard->deadline_us - 1000;
+}
+
+static StepError *
+overrun_error(const Guard *guard)
+{
+	return step_error_make(guard->overrun, guard->message, NULL, guard->hint);
+}
+
+/* What to do with a caught error, once everything is undone. */
+static StepError *
+judge(const Guard *guard, ErrorData *edata)
+{
+	StepError  *error;
+
+	if (overran(guard, edata))
+		error = overrun_error(guard);
+	else if (!guard->catch || edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	{
+		ReThrowError(edata);
+		pg_unreachable();
+	}
+	else
+		error = step_error_from(edata);
+	FreeErrorData(edata);
+	if (!guard->catch)
+		step_error_throw(error);
+	return error;
+}
+
+/*
+ * Runs work(arg).  Returns NULL, or, where the guard catches, the error as
+ * data in the current memory context; else raises it.  An overrun deadline is
+ * an error of the guard's class, cancels by others are always raised.
+ */
+StepError *
+guard_run(const Guard *guard, void (*work) (void *), void *arg)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ActiveGuard active;
+	ErrorData  *volatile edata = NULL;
+
+	if (!guard->catch && guard->deadline_us == CLOCK_NEVER)
+	{
+		work(arg);
+		return NULL;
+	}
+
+	if (guard->catch)
+	{
+		BeginInternalSubTransaction(NULL);
+		MemoryContextSwitchTo(cxt);
+	}
+	enter(&active, guard);
+	PG_TRY();
+	{
+		work(arg);
+		leave(&active);
+		if (guard->catch)
+			ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		if (innermost == &active)
+			leave(&active);
+		MemoryContextSwitchTo(cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		if (guard->catch)
+			RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+	return edata ? judge(guard, edata) : NULL;
+}

@@ -1,0 +1,588 @@
+/*
+ * plan_eval.c
+ *	  Values of a plan: what names stand for, conditions, fan-outs, and the
+ *	  rendering of a task.
+ *
+ * Everything that may raise runs through plan_evaluate(), so that a driver
+ * decides in one place how an error becomes data and how long an expression
+ * may take.
+ */
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/settings.h"
+#include "chain/plan_private.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/numeric.h"
+
+/* Where names are looked up: an item, or what is around a step. */
+typedef struct Env
+{
+	ChainPlan  *plan;
+	const ChainRun *chain;
+	const ItemRun *item;
+} Env;
+
+/* One piece of work: its place, its inputs, its result. */
+typedef struct Evaluation
+{
+	Env			env;
+	const StepRun *run;
+	void		(*work) (struct Evaluation *);
+	MemoryContext cxt;			/* where it runs */
+	const void *source;
+	void	   *target;
+	void	   *result;
+	bool		flag;
+} Evaluation;
+
+static char *
+describe_place(const StepRun *run, const ItemRun *item)
+{
+	StringInfoData path;
+
+	initStringInfo(&path);
+	if (item != NULL)
+		path_of_item(&path, item);
+	else
+		path_of_run(&path, run);
+	return psprintf("chain %s, step %s, line %d", run->chain->definition->name,
+					path.len ? path.data : "chain", run->step->line);
+}
+
+static void
+evaluation_context(void *arg)
+{
+	ChainPlan  *plan = arg;
+
+	errcontext("%s", describe_place(plan->at_run, plan->at_item));
+}
+
+static void
+evaluation_work(void *arg)
+{
+	Evaluation *evaluation = arg;
+	MemoryContext old = MemoryContextSwitchTo(evaluation->cxt);
+
+	evaluation->work(evaluation);
+	MemoryContextSwitchTo(old);
+}
+
+/* Fills in where the error happened, unless that is known. */
+StepError *
+plan_place_error(ChainPlan *plan, const StepRun *run, const ItemRun *item,
+				 StepError *error)
+{
+	MemoryContext old = MemoryContextSwitchTo(plan->cxt);
+
+	if (error->step == NULL)
+	{
+		StringInfoData path;
+
+		initStringInfo(&path);
+		if (item != NULL)
+			path_of_item(&path, item);
+		else
+			path_of_run(&path, run);
+		error->step = path.len ? path.data : pstrdup("chain");
+	}
+	if (error->context == NULL)
+		error->context = describe_place(run, item);
+	MemoryContextSwitchTo(old);
+	return error;
+}
+
+/*
+ * Runs the evaluation.  Returns NULL, or where `catchable` the error as data;
+ * other errors are raised on.
+ */
+static StepError *
+plan_evaluate(ChainPlan *plan, Evaluation *evaluation, const StepRun *run,
+			  const ItemRun *item, bool catchable)
+{
+	ErrorContextCallback context;
+	MemoryContext old = MemoryContextSwitchTo(plan->cxt);
+	StepError  *error;
+
+	evaluation->run = run;
+	evaluation->env.plan = plan;
+	evaluation->env.chain = run->chain;
+	evaluation->env.item = item ? item : run->parent;
+	if (evaluation->cxt == NULL)
+		evaluation->cxt = plan->scratch;
+	plan->at_run = run;
+	plan->at_item = item;
+	context.callback = evaluation_context;
+	context.arg = plan;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	error = plan->ops->evaluate(plan->driver, evaluation_work, evaluation,
+								catchable, run->step->slow);
+	error_context_stack = context.previous;
+	MemoryContextSwitchTo(old);
+	return error ? plan_place_error(plan, run, item, error) : NULL;
+}
+
+/* A copy of value that lives as long as the plan, or until it is freed. */
+Jsonb *
+plan_keep(ChainPlan *plan, const Jsonb *value)
+{
+	Jsonb	   *copy = MemoryContextAlloc(plan->cxt, VARSIZE(value));
+
+	memcpy(copy, value, VARSIZE(value));
+	return copy;
+}
+
+/* ---- names ---- */
+
+static Jsonb *
+lookup(void *arg, const Expression *expr, int i)
+{
+	const Env  *env = arg;
+	const NameRef *ref = &expr->refs[i];
+	const ItemRun *item;
+
+	if (ref->kind == NAME_INPUT)
+		return env->chain->inputs[ref->slot];
+
+	for (item = env->item; item != NULL; item = item->run->parent)
+	{
+		if (item->run->step == ref->owner)
+			break;
+	}
+	if (item == NULL)
+		elog(ERROR, "name \"%s\" is out of its scope", expr->names[i]);
+	switch (ref->kind)
+	{
+		case NAME_STEP:
+			if (item->children[ref->slot]->phase != RUN_DONE)
+				elog(ERROR, "step \"%s\" is used before it ended",
+					 expr->names[i]);
+			return item->children[ref->slot]->output;
+		case NAME_ITEM:
+			return item->element;
+		case NAME_INDEX:
+			return json_int(item->index);
+		case NAME_ROUND:
+			return json_int(item->round);
+		case NAME_LAST:
+			return item->last ? item->last : json_null();
+		case NAME_ERROR:
+			return step_error_json(item->error);
+		case NAME_INPUT:
+			break;
+	}
+	pg_unreachable();
+}
+
+/* ---- conditions, fan-outs, JSON ---- */
+
+static void
+work_condition(Evaluation *evaluation)
+{
+	evaluation->flag = expr_condition(evaluation->source, lookup,
+									  &evaluation->env);
+}
+
+/* Evaluates when, until or an arm's when; item is NULL for a step's own. */
+StepError *
+plan_condition(ChainPlan *plan, const StepRun *run, const ItemRun *item,
+			   const Expression *expr, bool catchable, bool slow,
+			   bool *result)
+{
+	Evaluation	evaluation = {.work = work_condition, .source = expr};
+	StepError  *error;
+
+	error = plan_evaluate(plan, &evaluation, run, item, catchable);
+	*result = evaluation.flag;
+	return error;
+}
+
+static void
+raise_fan_out(int64 n)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CHAIN_LIMIT),
+			 errmsg("\"each\" has %lld elements", (long long) n),
+			 errdetail("At most %d are allowed.", setting_max_fan_out),
+			 errhint("Raise chaincall.max_fan_out, or enqueue a job for each element.")));
+}
+
+static int
+elements_of_number(Numeric number, const char *source)
+{
+	int64		n;
+
+	n = DatumGetInt64(DirectFunctionCall1(numeric_int8,
+										  NumericGetDatum(number)));
+	if (DatumGetInt32(DirectFunctionCall2(numeric_cmp,
+										  NumericGetDatum(number),
+										  NumericGetDatum(int64_to_numeric(n)))) != 0 ||
+		n < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_INPUT),
+				 errmsg("\"each\" takes a whole number of at least 0"),
+				 errdetail("%s is %s.", source,
+						   DatumGetCString(DirectFunctionCall1(numeric_out,
+															   NumericGetDatum(number)))),
+				 errhint("A number n runs the step for 1 to n.")));
+	if (n > setting_max_fan_out)
+		raise_fan_out(n);
+	return (int) n;
+}
+
+static void
+work_elements(Evaluation *evaluation)
+{
+	StepRun    *run = evaluation->target;
+	const Expression *expr = run->step->each;
+	Jsonb	   *value = expr_value(expr, lookup, &evaluation->env);
+	JsonbValue	scalar;
+
+	if (JB_ROOT_IS_ARRAY(value) && !JB_ROOT_IS_SCALAR(value))
+	{
+		if (json_count(value) > setting_max_fan_out)
+			raise_fan_out(json_count(value));
+		run->elements = plan_keep(evaluation->env.plan, value);
+		run->nitems = json_count(value);
+	}
+	else if (json_is_null(value))
+		run->nitems = 0;
+	else if (json_scalar(value, &scalar) && scalar.type == jbvNumeric)
+		run->nitems = elements_of_number(scalar.val.numeric, expr->source);
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_INPUT),
+				 errmsg("\"each\" takes an array, a number or null, not %s",
+						json_type_name(value)),
+				 errdetail("%s is %s.", expr->source,
+						   json_excerpt(value, 100)),
+				 errhint("Name an array, or a number n to run the step for 1 to n.")));
+}
+
+/* Sets elements and nitems of a run with `each`. */
+StepError *
+plan_elements(ChainPlan *plan, StepRun *run)
+{
+	Evaluation	evaluation = {.work = work_elements, .target = run};
+
+	return plan_evaluate(plan, &evaluation, run, NULL, run->catchable);
+}
+
+static void
+work_json(Evaluation *evaluation)
+{
+	evaluation->result = plan_keep(evaluation->env.plan,
+								   json_template_value(evaluation->source,
+													   lookup,
+													   &evaluation->env));
+}
+
+/* A value step's value or a block's output; kept. */
+StepError *
+plan_json(ChainPlan *plan, const ItemRun *item, const JsonTemplate *template,
+		  Jsonb **result)
+{
+	Evaluation	evaluation = {.work = work_json, .source = template};
+	StepError  *error;
+
+	error = plan_evaluate(plan, &evaluation, item->run, item,
+						  item->catchable);
+	*result = evaluation.result;
+	return error;
+}
+
+/* ---- model tasks ---- */
+
+static void
+push_field(JsonbParseState **state, const char *key, const Jsonb *value)
+{
+	json_push_key(state, key);
+	json_push(state, WJB_VALUE, value);
+}
+
+static void
+push_message(JsonbParseState **state, const char *role, const Jsonb *content)
+{
+	(void) pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+	push_field(state, "role", json_text(role));
+	push_field(state, "content", content);
+	(void) pushJsonbValue(state, WJB_END_OBJECT, NULL);
+}
+
+static void
+refuse_message(const Jsonb *message, const char *why)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CHAIN_INPUT),
+			 errmsg("a spliced message %s", why),
+			 errdetail("It is %s.", json_excerpt(message, 100)),
+			 errhint("Messages look like {\"role\": \"user\", \"content\": \"...\"}; roles are user, assistant and tool.")));
+}
+
+/* Splices an array of messages; data may speak as user, assistant or tool. */
+static void
+push_spliced(JsonbParseState **state, const Jsonb *messages)
+{
+	if (json_is_null(messages))
+		return;
+	if (!JB_ROOT_IS_ARRAY(messages) || JB_ROOT_IS_SCALAR(messages))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_INPUT),
+				 errmsg("an entry of \"messages\" must be an array of messages, not %s",
+						json_type_name(messages)),
+				 errhint("Write {role: user, content: \"{{...}}\"} for a single text.")));
+	for (int i = 0; i < json_count(messages); i++)
+	{
+		Jsonb	   *message = json_element(messages, i);
+		Jsonb	   *content = json_field(message, "content");
+		Jsonb	   *role = json_field(message, "role");
+		char	   *name = role ? json_string_dup(role) : NULL;
+
+		if (name == NULL || content == NULL)
+			refuse_message(message, "lacks a role or content");
+		if (strcmp(name, "user") != 0 && strcmp(name, "assistant") != 0 &&
+			strcmp(name, "tool") != 0)
+			refuse_message(message, psprintf("has the role \"%s\"", name));
+		if (json_string_dup(content) == NULL &&
+			(!JB_ROOT_IS_ARRAY(content) || JB_ROOT_IS_SCALAR(content)))
+			refuse_message(message, "has a content that is neither text nor a list");
+		json_push(state, WJB_ELEM, message);
+	}
+}
+
+static Jsonb *
+message_content(const MessageStep *message, Env *env)
+{
+	JsonbParseState *state = NULL;
+
+	if (!message->parts)
+		return json_text(template_text(message->texts[0], lookup, env));
+	(void) pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < message->ntexts; i++)
+	{
+		(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+		push_field(&state, "text",
+				   json_text(template_text(message->texts[i], lookup, env)));
+		(void) pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	}
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL));
+}
+
+/* Written system messages join the system text, which every api knows. */
+static void
+render_messages(const ModelStep *model, CallSpec *call, Env *env)
+{
+	JsonbParseState *state = NULL;
+	StringInfoData system;
+
+	initStringInfo(&system);
+	if (model->system)
+		appendStringInfoString(&system,
+							   template_text(model->system, lookup, env));
+	(void) pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+	if (model->prompt)
+		push_message(&state, "user",
+					 json_text(template_text(model->prompt, lookup, env)));
+	for (int i = 0; i < model->nmessages; i++)
+	{
+		const MessageStep *message = &model->messages[i];
+
+		if (message->splice)
+			push_spliced(&state, json_template_value(message->splice, lookup,
+													 env));
+		else if (strcmp(message->role, "system") == 0)
+		{
+			for (int k = 0; k < message->ntexts; k++)
+				appendStringInfo(&system, "%s%s", system.len ? "\n\n" : "",
+								 template_text(message->texts[k], lookup,
+											   env));
+		}
+		else
+			push_message(&state, message->role,
+						 message_content(message, env));
+	}
+	call->messages = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY,
+													  NULL));
+	if (json_count(call->messages) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_INPUT),
+				 errmsg("there are no messages to send"),
+				 errhint("Add one with role user.")));
+	call->system = system.len ? system.data : NULL;
+}
+
+static void
+render_model(const Step *step, Task *task, Env *env)
+{
+	const ModelStep *model = step->model;
+	CallSpec   *call = &task->call;
+
+	call->model = model->name;
+	call->path = task->path;
+	call->form = model->form;
+	if (model->form == CALL_MESSAGES)
+		render_messages(model, call, env);
+	else
+		call->body = json_template_value(model->body, lookup, env);
+	if (model->params)
+		call->params = json_template_value(model->params, lookup, env);
+	if (model->extra)
+		call->extra = json_template_value(model->extra, lookup, env);
+	call->shape = model->shape;
+	call->reask = model->reask;
+	call->retry = step->retry;
+	call->deadline_us = task->deadline_us;
+}
+
+/* ---- statements and functions ---- */
+
+static void
+work_render(Evaluation *evaluation)
+{
+	Task	   *task = evaluation->target;
+	const Step *step = task->step;
+
+	if (step->kind == STEP_MODEL)
+	{
+		render_model(step, task, &evaluation->env);
+		return;
+	}
+	if (step->kind == STEP_SQL)
+	{
+		task->params = palloc(Max(step->sql->text->nparams, 1) *
+							  sizeof(Jsonb *));
+		for (int i = 0; i < step->sql->text->nparams; i++)
+			task->params[i] = sql_template_param(step->sql->text, i, lookup,
+												 &evaluation->env);
+		return;
+	}
+	task->params = palloc(Max(step->function->nargs, 1) * sizeof(Jsonb *));
+	for (int i = 0; i < step->function->nargs; i++)
+		task->params[i] = json_template_value(step->function->args[i], lookup,
+											  &evaluation->env);
+}
+
+/* Makes the task of an item that is ready, everything rendered. */
+StepError *
+plan_render(ChainPlan *plan, ItemRun *item, Task **result)
+{
+	Evaluation	evaluation = {.work = work_render};
+	const Step *step = item->run->step;
+	MemoryContext cxt;
+	StringInfoData path;
+	Task	   *task;
+	StepError  *error;
+	MemoryContext old;
+
+	cxt = AllocSetContextCreate(plan->cxt, "chaincall task",
+								ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(cxt);
+	task = palloc0(sizeof(Task));
+	task->cxt = cxt;
+	task->kind = step->kind == STEP_MODEL ? TASK_MODEL :
+		step->kind == STEP_SQL ? TASK_SQL : TASK_FUNCTION;
+	task->step = step;
+	task->chain = item->run->chain->definition->name;
+	initStringInfo(&path);
+	path_of_item(&path, item);
+	task->path = path.data;
+	task->attempt = item->attempt;
+	task->deadline_us = item->limit_us;
+	task->catchable = item->catchable;
+	task->item = item;
+	MemoryContextSwitchTo(old);
+
+	evaluation.cxt = cxt;
+	evaluation.target = task;
+	error = plan_evaluate(plan, &evaluation, item->run, item,
+						  item->catchable);
+	if (error != NULL)
+	{
+		MemoryContextDelete(cxt);
+		return error;
+	}
+	*result = task;
+	return NULL;
+}
+
+/* ---- nested chains ---- */
+
+static void
+work_enter(Evaluation *evaluation)
+{
+	ChainPlan  *plan = evaluation->env.plan;
+	const FunctionStep *function = evaluation->run->step->function;
+	ChainRun   *chain = evaluation->target;
+	JsonbParseState *state = NULL;
+	Jsonb	  **inputs;
+
+	if (chain->depth > setting_max_depth)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_LIMIT),
+				 errmsg("chains are nested more than %d deep",
+						setting_max_depth),
+				 errhint("Raise chaincall.max_depth, or end the recursion with \"when\".")));
+	chain->definition = plan->ops->nested(plan->driver, function);
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < function->nargs; i++)
+		push_field(&state, function->arg_names[i],
+				   json_template_value(function->args[i], lookup,
+									   &evaluation->env));
+	inputs = plan->ops->inputs(plan->driver, chain->definition,
+							   JsonbValueToJsonb(pushJsonbValue(&state,
+																WJB_END_OBJECT,
+																NULL)),
+							   &evaluation->flag);
+	chain->inputs = MemoryContextAlloc(plan->cxt,
+									   Max(chain->definition->nargs, 1) *
+									   sizeof(Jsonb *));
+	for (int i = 0; i < chain->definition->nargs; i++)
+		chain->inputs[i] = plan_keep(plan, inputs[i]);
+}
+
+/* Makes the run of the chain that a function step calls. */
+StepError *
+plan_enter_chain(ChainPlan *plan, ItemRun *item, ChainRun **chain,
+				 bool *null_for_strict)
+{
+	Evaluation	evaluation = {.work = work_enter};
+	StepError  *error;
+
+	*chain = MemoryContextAllocZero(plan->cxt, sizeof(ChainRun));
+	(*chain)->parent = item;
+	(*chain)->depth = item->run->chain->depth + 1;
+	evaluation.target = *chain;
+	error = plan_evaluate(plan, &evaluation, item->run, item,
+						  item->catchable);
+	*null_for_strict = evaluation.flag;
+	return error;
+}
+
+static void
+work_leave(Evaluation *evaluation)
+{
+	ChainPlan  *plan = evaluation->env.plan;
+	const ItemRun *item = evaluation->env.item;
+
+	evaluation->result =
+		plan_keep(plan, plan->ops->result(plan->driver,
+										  item->nested->definition,
+										  evaluation->target));
+}
+
+/* A nested chain's output as a value of its result type; kept. */
+StepError *
+plan_leave_chain(ChainPlan *plan, ItemRun *item, Jsonb *output,
+				 Jsonb **result)
+{
+	Evaluation	evaluation = {.work = work_leave, .target = output};
+	StepError  *error;
+
+	error = plan_evaluate(plan, &evaluation, item->run, item,
+						  item->catchable);
+	*result = evaluation.result;
+	return error;
+}

@@ -1,0 +1,175 @@
+/*
+ * plan_private.h
+ *	  The tree behind a ChainPlan, shared by plan.c (transitions), plan_eval.c
+ *	  (values) and plan_path.c (names).
+ */
+#ifndef CHAINCALL_PLAN_PRIVATE_H
+#define CHAINCALL_PLAN_PRIVATE_H
+
+#include "postgres.h"
+
+#include "chain/plan.h"
+#include "lib/ilist.h"
+#include "lib/pairingheap.h"
+
+typedef struct StepRun StepRun;
+typedef struct ItemRun ItemRun;
+
+/* What a StepRun and an ItemRun share: they wait, and they take turns. */
+typedef struct RunNode
+{
+	bool		is_item;
+	bool		on_agenda;
+	dlist_node	agenda;
+	struct Waiter *waiters;		/* one a step that is waited for */
+	int			nwaiters;
+	int			missing;		/* of those, how many have not ended */
+} RunNode;
+
+typedef struct Waiter
+{
+	dlist_node	link;			/* in the StepRun's list; unlinked: next NULL */
+	RunNode	   *node;
+} Waiter;
+
+/* One run of a chain: the outermost, or one called by a function step. */
+typedef struct ChainRun
+{
+	Definition *definition;
+	Jsonb	  **inputs;
+	ItemRun    *parent;			/* the function step's item; NULL: outermost */
+	int			depth;
+	StepRun    *body;
+} ChainRun;
+
+typedef enum RunRole
+{
+	ROLE_BODY,					/* of a chain */
+	ROLE_CHILD,					/* of a block */
+	ROLE_ARM,					/* of a switch */
+	ROLE_HANDLER				/* of on_error */
+} RunRole;
+
+typedef enum RunPhase
+{
+	RUN_NEW,
+	RUN_WHEN,
+	RUN_EACH,
+	RUN_ITEMS,
+	RUN_DONE
+} RunPhase;
+
+/* One run of a step with all its items. */
+struct StepRun
+{
+	RunNode		node;
+	const Step *step;
+	RunRole		role;
+	int			arm;			/* of a switch */
+	ItemRun    *parent;			/* NULL: body of chain */
+	ChainRun   *chain;
+	RunPhase	phase;
+	bool		catchable;		/* something around it catches its failure */
+	dlist_head	waiters;		/* who waits for its end */
+	Jsonb	   *output;			/* when RUN_DONE */
+	/* the fan-out */
+	Jsonb	   *elements;		/* NULL: numbers, or no each */
+	int			nitems;
+	int			opened;
+	int			finished;
+	int			active;
+	Jsonb	  **outputs;
+	dlist_head	items;			/* active ItemRuns */
+	bool		opening;		/* in plan->openers */
+	dlist_node	opener;
+};
+
+typedef enum ItemPhase
+{
+	ITEM_NEW,
+	ITEM_BODY,					/* waits for what its body names */
+	ITEM_READY,					/* in a ready queue */
+	ITEM_TASK,					/* a driver has it */
+	ITEM_SWITCH,				/* looks for its arm */
+	ITEM_INSIDE,				/* steps inside run */
+	ITEM_OUTPUT,				/* a block's output waits for outer steps */
+	ITEM_UNTIL,
+	ITEM_BACKOFF,
+	ITEM_HANDLER
+} ItemPhase;
+
+/* One item of a step (its only one, where there is no each). */
+struct ItemRun
+{
+	RunNode		node;
+	StepRun    *run;
+	dlist_node	link;			/* in run->items */
+	dlist_node	ready;
+	int			index;			/* -1: no each */
+	int			round;			/* from 1 */
+	int			attempt;		/* of the body, from 1 */
+	ItemPhase	phase;
+	bool		catchable;		/* its own on_error counts too */
+	Jsonb	   *element;
+	Jsonb	   *last;			/* output of the last round */
+	StepError  *error;			/* under on_error */
+	int64		deadline_us;	/* its own timeout */
+	int64		limit_us;		/* and of all around it */
+	pairingheap_node deadline_node;
+	int64		retry_us;
+	pairingheap_node retry_node;
+	/* what is inside, by kind of step */
+	Task	   *task;
+	StepRun   **children;		/* of a block */
+	int			pending;		/* of them */
+	StepRun    *inner;			/* arm or handler */
+	int			arm;
+	ChainRun   *nested;
+};
+
+struct ChainPlan
+{
+	MemoryContext cxt;
+	MemoryContext scratch;		/* reset each turn of the agenda */
+	const PlanOps *ops;
+	void	   *driver;
+	PlanOptions options;
+	ChainRun   *root;
+	dlist_head	agenda;			/* Nodes that can go on */
+	dlist_head	openers;		/* StepRuns with items to open */
+	dlist_head	ready_models;
+	dlist_head	ready_local;
+	pairingheap deadlines;
+	pairingheap retries;
+	bool		ended;
+	bool		stopped;
+	Jsonb	   *output;
+	StepError  *error;
+	JsonbParseState *outputs;	/* with stop_after: what there is so far */
+	/* what is being evaluated, for error contexts */
+	const StepRun *at_run;
+	const ItemRun *at_item;
+};
+
+/* plan_eval.c */
+extern StepError *plan_condition(ChainPlan *plan, const StepRun *run,
+								 const ItemRun *item, const Expression *expr,
+								 bool catchable, bool slow, bool *result);
+extern StepError *plan_elements(ChainPlan *plan, StepRun *run);
+extern StepError *plan_json(ChainPlan *plan, const ItemRun *item,
+							const JsonTemplate *template, Jsonb **result);
+extern StepError *plan_render(ChainPlan *plan, ItemRun *item, Task **task);
+extern StepError *plan_enter_chain(ChainPlan *plan, ItemRun *item,
+								   ChainRun **chain, bool *null_for_strict);
+extern StepError *plan_leave_chain(ChainPlan *plan, ItemRun *item,
+								   Jsonb *output, Jsonb **result);
+extern Jsonb *plan_keep(ChainPlan *plan, const Jsonb *value);
+extern StepError *plan_place_error(ChainPlan *plan, const StepRun *run,
+								   const ItemRun *item, StepError *error);
+
+/* plan_path.c */
+extern void path_of_run(StringInfo path, const StepRun *run);
+extern void path_of_item(StringInfo path, const ItemRun *item);
+extern Jsonb *path_mocked(const ChainPlan *plan, const char *path);
+
+#endif							/* CHAINCALL_PLAN_PRIVATE_H */

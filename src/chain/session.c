@@ -1,0 +1,496 @@
+/*
+ * session.c
+ *	  The driver that runs a chain at once, inside a backend.
+ *
+ * One process, one thread: model calls are in the air while statements run by
+ * SPI.  So before SPI is entered every started call gets the chance to send
+ * its whole request (at most SETTLE_MS), and after SPI the sockets are read
+ * before any deadline is judged.  Statements run as the calling user in the
+ * calling transaction; a subtransaction is made only where on_error, timeout
+ * or a written retry may have to go on after an error.
+ */
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "base/compat.h"
+#include "base/ids.h"
+#include "base/json.h"
+#include "base/settings.h"
+#include "base/value.h"
+#include "chain/guard.h"
+#include "chain/local.h"
+#include "chain/session.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#define SETTLE_MS 50
+
+typedef struct Session
+{
+	MemoryContext cxt;
+	ChainPlan  *plan;
+	CallGroup  *calls;
+	Trace	   *trace;
+	List	   *held;			/* of Definition *: nested chains */
+} Session;
+
+/* ---- what the plan asks for ---- */
+
+static StepError *
+session_evaluate(void *driver, void (*work) (void *), void *arg,
+				 bool catchable, bool slow)
+{
+	Guard		guard = {.catch = catchable, .deadline_us = CLOCK_NEVER};
+
+	if (slow && setting_inline_timeout > 0)
+	{
+		guard.deadline_us = clock_us() + setting_inline_timeout * INT64CONST(1000);
+		guard.overrun = CLASS_LIMIT;
+		guard.message = "an expression took too long";
+		guard.hint = "Simplify the regular expression or filter, or raise chaincall.inline_timeout.";
+	}
+	return guard_run(&guard, work, arg);
+}
+
+static void
+session_cancel(void *driver, Task *task)
+{
+	if (task->driver)
+		call_cancel(task->driver);
+}
+
+static Definition *
+session_nested(void *driver, const FunctionStep *function)
+{
+	Session    *session = driver;
+	Definition *definition;
+	MemoryContext old;
+
+	if (compat_proc_aclcheck(function->oid, GetUserId(),
+							 ACL_EXECUTE) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_DENIED),
+				 errmsg("permission denied for chain \"%s\"", function->name),
+				 errhint("Ask its owner to GRANT EXECUTE on it.")));
+	definition = definition_of_function(function->oid);
+	old = MemoryContextSwitchTo(session->cxt);
+	session->held = lappend(session->held, definition);
+	MemoryContextSwitchTo(old);
+	return definition;
+}
+
+static Jsonb **
+session_inputs(void *driver, Definition *definition, const Jsonb *args,
+			   bool *null_for_strict)
+{
+	return definition_inputs(definition, args, null_for_strict);
+}
+
+static Jsonb *
+convert(Jsonb *value, Oid type)
+{
+	bool		isnull;
+	Datum		datum = value_to_datum(value, type, -1, &isnull);
+
+	return value_from_datum(datum, isnull, type);
+}
+
+/*
+ * The output as the chain's result type makes it: what a caller of the
+ * function would see.  Sets are arrays.
+ */
+Jsonb *
+session_result(const Definition *definition, Jsonb *output)
+{
+	Oid			type = definition->result;
+	Jsonb	  **items;
+	int			n;
+
+	if (type == VOIDOID)
+		return json_null();
+	if (!OidIsValid(type) || type == JSONBOID || type == JSONOID ||
+		type == RECORDOID)
+		return output;
+	if (!definition->returns_set)
+		return convert(output, type);
+	if (!JB_ROOT_IS_ARRAY(output) || JB_ROOT_IS_SCALAR(output))
+		return output;
+	n = json_count(output);
+	items = palloc(Max(n, 1) * sizeof(Jsonb *));
+	for (int i = 0; i < n; i++)
+		items[i] = convert(json_element(output, i), type);
+	return json_array(items, n);
+}
+
+static Jsonb *
+session_nested_result(void *driver, const Definition *definition,
+					  Jsonb *output)
+{
+	return session_result(definition, output);
+}
+
+static const PlanOps session_ops = {
+	.evaluate = session_evaluate,
+	.cancel = session_cancel,
+	.nested = session_nested,
+	.inputs = session_inputs,
+	.result = session_nested_result
+};
+
+/* ---- model calls ---- */
+
+typedef struct CallArg
+{
+	Session    *session;
+	Task	   *task;
+} CallArg;
+
+static void
+call_done(void *arg, Jsonb *output, StepError *error)
+{
+	CallArg    *call = arg;
+	ChainPlan  *plan = call->session->plan;
+	Task	   *task = call->task;
+	MemoryContext old;
+
+	task->driver = NULL;
+	if (error == NULL)
+	{
+		plan_succeed(plan, task, output);
+		return;
+	}
+	old = MemoryContextSwitchTo(call->session->cxt);
+	error = step_error_copy(error);
+	MemoryContextSwitchTo(old);
+	plan_fail(plan, task, error);
+}
+
+static void
+start_call_work(void *arg)
+{
+	CallArg    *call = arg;
+
+	call->task->driver = call_start(call->session->calls, &call->task->call,
+									call_done, call);
+}
+
+static void
+start_call(Session *session, Task *task)
+{
+	CallArg    *call = MemoryContextAlloc(task->cxt, sizeof(CallArg));
+	Guard		guard = {.catch = task->catchable,.deadline_us = CLOCK_NEVER};
+	StepError  *error;
+	MemoryContext old = MemoryContextSwitchTo(session->cxt);
+
+	call->session = session;
+	call->task = task;
+	error = guard_run(&guard, start_call_work, call);
+	MemoryContextSwitchTo(old);
+	if (error != NULL)
+		plan_fail(session->plan, task, error);
+}
+
+/* ---- statements and functions ---- */
+
+typedef struct LocalArg
+{
+	const Task *task;
+	MemoryContext cxt;
+	Jsonb	   *output;
+} LocalArg;
+
+static void
+local_work(void *arg)
+{
+	LocalArg   *local = arg;
+	MemoryContext old = MemoryContextSwitchTo(local->cxt);
+
+	local->output = local_execute(local->task);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+run_local(Session *session, Task *task)
+{
+	LocalArg	local = {task, task->cxt, NULL};
+	Guard		guard = {
+		.catch = task->catchable || task->step->retry != NULL,
+		.deadline_us = task->deadline_us,
+		.overrun = CLASS_TIMEOUT,
+		.message = "step took longer than its timeout",
+		.hint = "Raise \"timeout\", or say with \"on_error\" what is to happen then."
+	};
+	Span	   *span;
+	StepError  *error;
+	MemoryContext old = MemoryContextSwitchTo(session->cxt);
+
+	span = trace_span(session->trace, task->path,
+					  task->kind == TASK_SQL ? "sql" : "function",
+					  task->attempt);
+	error = guard_run(&guard, local_work, &local);
+	trace_end_span(session->trace, span, error ? error->cls : CLASS_NONE,
+				   error ? error->message : NULL);
+	MemoryContextSwitchTo(old);
+	if (error != NULL)
+		plan_fail(session->plan, task, error);
+	else
+		plan_succeed(session->plan, task, local.output);
+}
+
+/* ---- the loop ---- */
+
+static void
+run_loop(Session *session)
+{
+	ChainPlan  *plan = session->plan;
+
+	for (;;)
+	{
+		Task	   *task;
+
+		while (call_capacity(session->calls) > 0 &&
+			   (task = plan_next(plan, true)) != NULL)
+			start_call(session, task);
+		task = plan_next(plan, false);
+		if (plan_ended(plan))
+			return;
+		if (task != NULL)
+		{
+			call_settle(session->calls, clock_us() + SETTLE_MS * 1000);
+			run_local(session, task);
+			(void) call_turn(session->calls, 0);
+		}
+		else
+			(void) call_turn(session->calls, plan_due(plan));
+		CHECK_FOR_INTERRUPTS();
+		plan_tick(plan, clock_us());
+	}
+}
+
+static void
+check_input_size(const Definition *definition, Jsonb **inputs)
+{
+	int64		bytes = 0;
+
+	for (int i = 0; i < definition->nargs; i++)
+		bytes += VARSIZE(inputs[i]);
+	if (bytes > setting_max_input_kb * INT64CONST(1024))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_LIMIT),
+				 errmsg("input of chain \"%s\" is too large",
+						definition->name),
+				 errdetail("It has " INT64_FORMAT " kB, at most %d kB are allowed.",
+						   bytes / 1024, setting_max_input_kb),
+				 errhint("Raise chaincall.max_input, or pass a key and read the data in a sql step.")));
+}
+
+static void
+end_session(Session *session, ErrorClass cls)
+{
+	ListCell   *lc;
+
+	if (session->calls)
+		call_group_destroy(session->calls);
+	session->calls = NULL;
+	if (session->trace)
+		trace_end(session->trace, cls);
+	foreach(lc, session->held)
+		definition_release(lfirst(lc));
+	session->held = NIL;
+}
+
+static ErrorClass
+current_error_class(void)
+{
+	return error_class_of(geterrcode());
+}
+
+static void
+check_options(const Definition *definition, const PlanOptions *options)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	v;
+
+	if (options->stop_after)
+		plan_check_path(definition, options->stop_after);
+	if (options->mock == NULL)
+		return;
+	if (!JB_ROOT_IS_OBJECT(options->mock))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_INPUT),
+				 errmsg("\"mock\" must be an object, not %s",
+						json_type_name(options->mock)),
+				 errhint("Give outputs by the paths of their steps: {\"summary\": [\"...\"]}.")));
+	it = JsonbIteratorInit(unconstify(JsonbContainer *, &options->mock->root));
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			plan_check_path(definition, pnstrdup(v.val.string.val,
+												 v.val.string.len));
+	}
+}
+
+static Jsonb *
+copy_value(const Jsonb *value)
+{
+	Jsonb	   *copy = palloc(VARSIZE(value));
+
+	memcpy(copy, value, VARSIZE(value));
+	return copy;
+}
+
+/*
+ * Runs the chain to its end and gives its output, palloc'd in the current
+ * memory context; with stop_after, an object of path → output.  A failure
+ * that nothing in the chain catches is raised.  The run's trace stays, also
+ * of a failed run.
+ */
+Jsonb *
+session_run(Definition *definition, Jsonb **inputs,
+			const PlanOptions *options)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	Session    *session;
+	pg_uuid_t	run;
+	Jsonb	   *output;
+
+	check_options(definition, options);
+	check_input_size(definition, inputs);
+	session = palloc0(sizeof(Session));
+	session->cxt = AllocSetContextCreate(cxt, "chaincall run",
+										 ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(session->cxt);
+	ids_uuid7(&run);
+	PG_TRY();
+	{
+		StepError  *error;
+
+		session->trace = trace_begin(definition->name, &run);
+		session->calls = call_group_create(GetUserId(), &run, session->trace);
+		session->plan = plan_create(definition, inputs, options,
+									&session_ops, session);
+		run_loop(session);
+
+		MemoryContextSwitchTo(cxt);
+		error = plan_error(session->plan);
+		if (error != NULL)
+			step_error_throw(error);
+		output = plan_stopped(session->plan) ?
+			plan_outputs(session->plan) :
+			copy_value(plan_output(session->plan));
+	}
+	PG_CATCH();
+	{
+		end_session(session, current_error_class());
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	end_session(session, CLASS_NONE);
+	MemoryContextDelete(session->cxt);
+	pfree(session);
+	return output;
+}
+
+/* ---- rendering ---- */
+
+static Jsonb *
+render_local(const Task *task)
+{
+	const Step *step = task->step;
+	int			n = task->kind == TASK_SQL ? step->sql->text->nparams :
+		step->function->nargs;
+	JsonbParseState *state = NULL;
+
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	if (task->kind == TASK_SQL)
+	{
+		json_push_key(&state, "sql");
+		json_push(&state, WJB_VALUE, json_text(step->sql->text->sql));
+		json_push_key(&state, "params");
+		json_push(&state, WJB_VALUE, json_array(task->params, n));
+	}
+	else
+	{
+		json_push_key(&state, "function");
+		json_push(&state, WJB_VALUE, json_text(step->function->name));
+		json_push_key(&state, "args");
+		(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+		for (int i = 0; i < n; i++)
+		{
+			json_push_key(&state, step->function->arg_names[i]);
+			json_push(&state, WJB_VALUE, task->params[i]);
+		}
+		(void) pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	}
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/* Asks the plan for tasks until the one at path comes; none is run. */
+static Jsonb *
+render_loop(Session *session, const char *path, StringInfo waiting)
+{
+	bool		model = true;
+
+	for (;;)
+	{
+		Task	   *task = plan_next(session->plan, model);
+
+		if (task == NULL && !model)
+			return NULL;
+		if (task == NULL)
+			model = false;
+		else if (plan_path_matches(task->path, path))
+			return task->kind == TASK_MODEL ?
+				call_render(GetUserId(), &task->call) : render_local(task);
+		else if (waiting->len < 1000)
+			appendStringInfo(waiting, "%s%s", waiting->len ? ", " : "",
+							 task->path);
+	}
+}
+
+/*
+ * The exact request that the step at path would send, which is not sent.
+ * Nothing runs: outputs that the step needs must be in mock.  The result is
+ * in the current memory context.
+ */
+Jsonb *
+session_render(Definition *definition, Jsonb **inputs, const char *path,
+			   const Jsonb *mock)
+{
+	PlanOptions options = {.mock = mock};
+	Session		session = {.cxt = CurrentMemoryContext};
+	StringInfoData waiting;
+	Jsonb	   *result;
+
+	check_options(definition, &options);
+	plan_check_path(definition, path);
+	initStringInfo(&waiting);
+	PG_TRY();
+	{
+		session.plan = plan_create(definition, inputs, &options, &session_ops,
+								   &session);
+		result = render_loop(&session, path, &waiting);
+	}
+	PG_FINALLY();
+	{
+		end_session(&session, CLASS_NONE);
+	}
+	PG_END_TRY();
+
+	if (result != NULL)
+		return result;
+	if (plan_error(session.plan))
+		step_error_throw(plan_error(session.plan));
+	if (waiting.len > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_INPUT),
+				 errmsg("step \"%s\" cannot be rendered yet", path),
+				 errdetail("Outputs are missing of %s.", waiting.data),
+				 errhint("Give them by path in \"mock\".")));
+	ereport(ERROR,
+			(errcode(ERRCODE_CHAIN_INPUT),
+			 errmsg("step \"%s\" sends no request", path),
+			 errhint("Name a model, sql or function step that this input reaches.")));
+}
