@@ -73,9 +73,9 @@ ifdef WERROR
 PG_CFLAGS += -Wall -Wextra -Werror $(HEADER_NOISE)
 endif
 
-# clang is given the flags of the compiler that PostgreSQL was configured with.
+# clang is given the flags, and through pg_config.h the printf attribute, of the compiler that PostgreSQL was built with.
 ifneq ($(findstring clang,$(CC)),)
-PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument
+PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes
 endif
 
 ifdef ASAN
