@@ -17,6 +17,7 @@
 #include "mb/pg_wchar.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
+#include "utils/timestamp.h"
 
 #if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
@@ -55,6 +56,19 @@ compat_json_lexer(const char *json, size_t len, bool need_escapes)
 	return makeJsonLexContextCstringLen(unconstify(char *, json), (int) len,
 										GetDatabaseEncoding(), need_escapes);
 #endif
+}
+
+/* 17 has infinite intervals: their name, or NULL for a finite one */
+static inline const char *
+compat_interval_infinity(const Interval *span)
+{
+#if PG_VERSION_NUM >= 170000
+	if (INTERVAL_IS_NOBEGIN(span))
+		return "-infinity";
+	if (INTERVAL_IS_NOEND(span))
+		return "infinity";
+#endif
+	return NULL;
 }
 
 #endif							/* CHAINCALL_COMPAT_H */
