@@ -23,6 +23,8 @@ typedef struct YamlNode
 {
 	YamlType	type;
 	int			line;			/* 1 is the line of the opening quote */
+	int			text_line;		/* of a scalar: where its text begins; behind
+								 * `line` in a block (| or >) */
 	bool		plain;			/* a scalar without quotes or block marker */
 	const char *text;			/* a scalar's source text, escapes resolved */
 	int			count;			/* of a list or map */
