@@ -23,6 +23,11 @@
 #include "storage/waiteventset.h"
 #endif
 
+/* 18 dropped it for pg_noreturn, which stands in front */
+#if PG_VERSION_NUM >= 180000
+#define pg_attribute_noreturn() __attribute__((noreturn))
+#endif
+
 /* 16 replaced the pg_xxx_aclcheck() family by object_aclcheck() */
 #if PG_VERSION_NUM >= 160000
 #define compat_server_aclcheck(oid, role, mode) \

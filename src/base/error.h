@@ -11,6 +11,7 @@
 
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 
