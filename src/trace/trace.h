@@ -33,7 +33,24 @@ typedef struct Span
 	char	   *message;		/* of a failure, cut */
 } Span;
 
-typedef struct Trace Trace;
+/* What one run did.  Read only outside of trace.c. */
+typedef struct Trace
+{
+	pg_uuid_t	id;				/* the run's; W3C trace id */
+	char	   *chain;
+	TimestampTz started_at;		/* the wall clock at started_us */
+	int64		started_us;
+	int64		ended_us;		/* 0: it runs */
+	ErrorClass	cls;			/* CLASS_NONE: succeeded */
+	int64		nspans;			/* kept */
+	int64		dropped;		/* counted, not kept */
+
+	/* trace.c's own */
+	MemoryContext context;
+	struct Trace *outer;		/* the run that this one was begun in */
+	struct SpanChunk *chunks;	/* newest first */
+	struct SpanNames *names;
+} Trace;
 
 extern Trace *trace_begin(const char *chain, const pg_uuid_t *id);
 extern Span *trace_span(Trace *trace, const char *path, const char *kind,
@@ -44,6 +61,7 @@ extern void trace_end_span(Trace *trace, Span *span, ErrorClass cls,
 						   const char *message);
 extern void trace_end(Trace *trace, ErrorClass cls);
 extern const Trace *trace_last(void);
+extern Span **trace_spans(const Trace *trace);
 extern char *trace_waterfall(const Trace *trace, int width);
 
 #endif							/* CHAINCALL_TRACE_H */
