@@ -1,0 +1,467 @@
+/*
+ * call_attempt.c
+ *	  One attempt of a call: encode, send, take the answer and say what it is.
+ *
+ * The answer is taken in http_turn(), which serves every exchange of the
+ * process: also those of a run that waits while one of its steps runs another
+ * chain.  So what happens here stays within the call: the answer is decoded
+ * and classified, the slot is free again, and the call is put on its group's
+ * list of answered ones.  What follows from the answer is decided when its
+ * own group is turned.
+ */
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "base/ids.h"
+#include "base/json.h"
+#include "base/settings.h"
+#include "call/call_internal.h"
+#include "common/cryptohash.h"
+#include "common/sha2.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define KEY_BYTES 16			/* of the sha256 in an Idempotency-Key */
+#define REQUEST_ID_KEPT 100		/* bytes of the service's own request id */
+
+/* Sent unless the api has its own. */
+#define CONTENT_TYPE "Content-Type: application/json"
+#define ACCEPT "Accept: application/json"
+
+static int	in_flight = 0;		/* of this process */
+
+/* Calls that this process has in the air. */
+int
+attempt_in_flight(void)
+{
+	return in_flight;
+}
+
+/*
+ * May the call be sent now?  With nothing in the air it may always be: then
+ * waiting would have no end, and if it cannot be sent the attempt says why.
+ */
+bool
+attempt_slot_free(const Call *call)
+{
+	int			bound = call->route->server.max_in_flight;
+
+	if (bound > 0 && call->queue->slots->in_flight >= bound)
+		return false;
+	return in_flight == 0 ||
+		(in_flight < setting_max_in_flight && http_capacity() > 0);
+}
+
+static void
+free_slot(Call *call)
+{
+	Assert(in_flight > 0 && call->queue->slots->in_flight > 0);
+	in_flight--;
+	call->queue->slots->in_flight--;
+	call->exchange = NULL;
+	if (call->body != NULL)
+		pfree(call->body);
+	call->body = NULL;
+}
+
+/* Has the encoder given the header called as `header` is up to its colon? */
+static bool
+has_header(const List *headers, const char *header)
+{
+	size_t		len = strchr(header, ':') - header + 1;
+	ListCell   *lc;
+
+	foreach(lc, headers)
+		if (pg_strncasecmp(lfirst(lc), header, len) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * Encode into wire, whose parts are made in the current memory context, the
+ * headers complete but for those that a run gives.  `extra` maps apis to their
+ * own fields.  Raises what the encoder raises.
+ */
+void
+attempt_encode(const Route *route, const ApiRequest *request,
+			   const Jsonb *extra, ApiWire *wire)
+{
+	const Api  *api = api_lookup(route->server.api);
+	ApiRequest	own = *request;
+
+	if (api == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("api \"%s\" of server \"%s\" is not known",
+						route->server.api, route->server.name)));
+	own.extra = extra ? json_field(extra, route->server.api) : NULL;
+	initStringInfo(&wire->url);
+	initStringInfo(&wire->body);
+	wire->headers = NIL;
+	api->encode(route, &own, wire);
+	if (!has_header(wire->headers, CONTENT_TYPE))
+		wire->headers = lappend(wire->headers, CONTENT_TYPE);
+	if (!has_header(wire->headers, ACCEPT))
+		wire->headers = lappend(wire->headers, ACCEPT);
+}
+
+/* Errors that are not the chain's author's and must not be kept. */
+static bool
+must_go_on(const ErrorData *edata)
+{
+	int			category = ERRCODE_TO_CATEGORY(edata->sqlerrcode);
+
+	return category == ERRCODE_OPERATOR_INTERVENTION ||
+		category == ERRCODE_INSUFFICIENT_RESOURCES ||
+		category == ERRCODE_INTERNAL_ERROR;
+}
+
+/*
+ * The failure when the encoder has raised, else NULL.  Catching without a
+ * subtransaction is safe because an encoder does nothing but build text: it
+ * looks nothing up and holds nothing that an abort would have to release.
+ */
+static StepError *
+encode(Call *call, ApiWire *wire)
+{
+	MemoryContext context = CurrentMemoryContext;
+	StepError  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		attempt_encode(call->route, &call->request, call->extra, wire);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(call->context);
+		edata = CopyErrorData();
+		if (must_go_on(edata))
+			PG_RE_THROW();
+		FlushErrorState();
+		error = failure_of_encoding(call, edata);
+		FreeErrorData(edata);
+		MemoryContextSwitchTo(context);
+	}
+	PG_END_TRY();
+	return error;
+}
+
+static void
+sha256(const void *first, size_t first_len, const void *second,
+	   size_t second_len, uint8 *digest)
+{
+	pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
+
+	if (hash == NULL || pg_cryptohash_init(hash) < 0 ||
+		pg_cryptohash_update(hash, first, first_len) < 0 ||
+		pg_cryptohash_update(hash, second, second_len) < 0 ||
+		pg_cryptohash_final(hash, digest, PG_SHA256_DIGEST_LENGTH) < 0)
+		elog(ERROR, "could not compute SHA-256: %s",
+			 pg_cryptohash_error(hash));
+	pg_cryptohash_free(hash);
+}
+
+static void
+append_hex(StringInfo out, const uint8 *bytes, int n)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (int i = 0; i < n; i++)
+	{
+		appendStringInfoCharMacro(out, digits[bytes[i] >> 4]);
+		appendStringInfoCharMacro(out, digits[bytes[i] & 15]);
+	}
+}
+
+/*
+ * The same for every attempt at one request of one run, another for another
+ * body: a service that honours it does the work once.  A question that is put
+ * again wants another answer, so it has another key even where its body is
+ * the same.
+ */
+static char *
+idempotency_header(const Call *call, const ApiWire *wire)
+{
+	uint8		body[PG_SHA256_DIGEST_LENGTH];
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	StringInfoData path;
+	StringInfoData out;
+
+	sha256(wire->body.data, wire->body.len, "", 0, body);
+	initStringInfo(&path);
+	appendStringInfoString(&path, call->path);
+	appendStringInfoChar(&path, '\n');
+	if (call->reasked > 0)
+		appendStringInfo(&path, "%d\n", call->reasked);
+	sha256(path.data, path.len, body, sizeof(body), digest);
+
+	initStringInfo(&out);
+	appendStringInfoString(&out, "Idempotency-Key: ");
+	appendStringInfoString(&out, call->group->run);
+	appendStringInfoChar(&out, '-');
+	append_hex(&out, digest, KEY_BYTES);
+	return out.data;
+}
+
+/* W3C Trace Context, level 1: version 00, sampled. */
+static char *
+traceparent_header(const Call *call)
+{
+	uint64		span = call->span ? call->span->id : ids_span();
+	uint8		bytes[8];
+	StringInfoData out;
+
+	for (int i = 0; i < 8; i++)
+		bytes[i] = (uint8) (span >> (56 - 8 * i));
+	initStringInfo(&out);
+	appendStringInfoString(&out, "traceparent: 00-");
+	appendStringInfoString(&out, call->group->trace_id);
+	appendStringInfoChar(&out, '-');
+	append_hex(&out, bytes, sizeof(bytes));
+	appendStringInfoString(&out, "-01");
+	return out.data;
+}
+
+static const char **
+make_headers(const Call *call, const ApiWire *wire)
+{
+	const char **headers = palloc((list_length(wire->headers) + 3) *
+								  sizeof(char *));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, wire->headers)
+		headers[n++] = lfirst(lc);
+	headers[n++] = traceparent_header(call);
+	headers[n++] = idempotency_header(call, wire);
+	headers[n] = NULL;
+	return headers;
+}
+
+static void
+begin_span(Call *call)
+{
+	Trace	   *trace = call->group->trace;
+
+	call->span = trace_span(trace, call->path, "model", call->attempts);
+	trace_name(trace, call->span, call->model, call->route->version,
+			   call->route->server.name);
+	if (call->span != NULL)
+		call->span->reask = call->reasked > 0;
+}
+
+/* What the call knows of its last attempt, before the next. */
+static void
+forget_attempt(Call *call)
+{
+	call->unfit = false;
+	call->cut_off = false;
+	call->fault = HTTP_OK;
+	call->status = 0;
+	call->cls = CLASS_NONE;
+	call->words = NULL;
+	call->request_id = NULL;
+	call->retry_after_ms = 0;
+	call->answer = NULL;
+}
+
+static int64
+unix_ms(void)
+{
+	return (GetCurrentTimestamp() +
+			(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) / 1000;
+}
+
+/* An answer of status 2xx that the api understood: is it what was asked for? */
+static void
+check_shape(Call *call)
+{
+	Shape		shape;
+	Jsonb	   *fitting;
+	char	   *why = NULL;
+
+	if (call->shape == NULL)
+	{
+		call->output = call->answer;
+		return;
+	}
+	/* only answers in words were asked for in the wrapped form */
+	shape = *call->shape;
+	if (call->request.form != CALL_MESSAGES)
+		shape.wrapped = false;
+	fitting = shape_check(&shape, call->answer, &why);
+	if (fitting != NULL)
+		call->output = fitting;
+	else
+	{
+		call->cls = CLASS_INVALID;
+		call->unfit = true;
+		call->words = why;
+	}
+}
+
+static ErrorClass
+fault_class(HttpFault fault)
+{
+	switch (fault)
+	{
+		case HTTP_BAD_REQUEST:
+		case HTTP_REFUSED_ADDRESS:
+			return CLASS_PERMANENT;
+		case HTTP_TOO_LARGE:
+			return CLASS_LIMIT;
+		default:
+			return CLASS_TRANSIENT;
+	}
+}
+
+static void
+decode(Call *call, const HttpAnswer *http)
+{
+	const Api  *api = api_lookup(call->route->server.api);
+	ApiAnswer	answer = {CLASS_NONE};
+
+	answer.tokens_in = -1;
+	answer.tokens_out = -1;
+	api->decode(call->route, &call->request, http->status,
+				http->content_type, http->body, http->body_len, &answer);
+	call->cls = answer.cls;
+	call->cut_off = answer.cut_off;
+	call->answer = answer.output;
+	call->words = failure_words(call->route, answer.message);
+	if (call->span != NULL)
+	{
+		call->span->tokens_in = answer.tokens_in;
+		call->span->tokens_out = answer.tokens_out;
+	}
+	if (call->cls == CLASS_NONE)
+		check_shape(call);
+	/* words that came back, but not as the JSON that was asked for */
+	else if (call->cls == CLASS_INVALID && call->shape != NULL &&
+			 call->answer != NULL && !call->cut_off)
+		call->unfit = true;
+	if (call->cls == CLASS_TRANSIENT && http->status == 503 &&
+		http->retry_after != NULL)
+		call->cls = CLASS_THROTTLED;
+}
+
+/* A header's value is bytes: keep what every encoding has, NULL for nothing. */
+static char *
+request_id(const char *header)
+{
+	char	   *id;
+
+	if (header == NULL || header[0] == '\0')
+		return NULL;
+	id = pnstrdup(header, REQUEST_ID_KEPT);
+	for (char *p = id; *p != '\0'; p++)
+		if ((unsigned char) *p <= ' ' || (unsigned char) *p >= 0x7f)
+			*p = '?';
+	return id;
+}
+
+static void
+take_answer(Call *call, const HttpAnswer *http)
+{
+	call->fault = http->fault;
+	call->status = http->status;
+	call->request_id = request_id(http->request_id);
+	if (http->retry_after != NULL)
+		(void) retry_after_ms(http->retry_after, unix_ms(),
+							  &call->retry_after_ms);
+	if (http->fault == HTTP_OK)
+		decode(call, http);
+	else
+	{
+		call->cls = fault_class(http->fault);
+		call->words = failure_words(call->route, http->message);
+	}
+}
+
+static void
+end_span(Call *call)
+{
+	trace_end_span(call->group->trace, call->span, call->cls, call->words);
+	call->span = NULL;
+}
+
+/* HttpDone */
+static void
+exchange_done(HttpExchange *exchange, const HttpAnswer *http, void *arg)
+{
+	Call	   *call = arg;
+	MemoryContext old = MemoryContextSwitchTo(call->context);
+
+	free_slot(call);
+	if (call->span != NULL)
+	{
+		call->span->sent_us = http->sent_us;
+		call->span->first_byte_us = http->first_byte_us;
+		call->span->http_status = http->status;
+	}
+	take_answer(call, http);
+	end_span(call);
+	call_answered(call);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+start_exchange(Call *call, const ApiWire *wire)
+{
+	const ServerInfo *server = &call->route->server;
+	HttpRequest http = {0};
+
+	call->body = MemoryContextAllocHuge(call->context, wire->body.len + 1);
+	memcpy(call->body, wire->body.data, wire->body.len);
+	http.method = "POST";
+	http.url = wire->url.data;
+	http.headers = make_headers(call, wire);
+	http.body = call->body;
+	http.body_len = wire->body.len;
+	http.max_answer = server->max_answer != 0 ? server->max_answer :
+		(size_t) setting_max_answer_kb * 1024;
+	http.connect_timeout_ms = server->connect_timeout_ms;
+	http.proxy = server->proxy;
+	http.ca_file = server->ca_file;
+	call->exchange = http_start(&http, exchange_done, call);
+	in_flight++;
+	call->queue->slots->in_flight++;
+}
+
+/*
+ * Send the call's next attempt on its route, whose slot the caller has found
+ * free.  The call is in flight afterwards, or done with the failure of its
+ * encoding.
+ */
+void
+attempt_send(Call *call)
+{
+	MemoryContext old = MemoryContextSwitchTo(call->group->scratch);
+	ApiWire		wire;
+	StepError  *error;
+
+	forget_attempt(call);
+	error = encode(call, &wire);
+	if (error == NULL)
+	{
+		call->attempts++;
+		begin_span(call);
+		start_exchange(call, &wire);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(call->group->scratch);
+	if (error != NULL)
+		call_refused(call, error);
+}
+
+/* Give up the attempt in the air: the exchange is cancelled, the span ended. */
+void
+attempt_abandon(Call *call, ErrorClass cls, const char *message)
+{
+	http_cancel(call->exchange);
+	free_slot(call);
+	trace_end_span(call->group->trace, call->span, cls, message);
+	call->span = NULL;
+}

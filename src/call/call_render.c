@@ -1,0 +1,122 @@
+/*
+ * call_render.c
+ *	  The request that a call would send, to be looked at.
+ *
+ * It is made by the same encoder on the same route; only what secret it would
+ * carry is left out.
+ */
+#include "postgres.h"
+
+#include "base/json.h"
+#include "call/call_internal.h"
+
+/* Headers that carry a secret whether or not it is the mapping's key. */
+static const char *const secret_headers[] = {
+	"authorization", "proxy-authorization", "x-api-key", "api-key", "cookie",
+	NULL
+};
+
+static bool
+is_secret(const char *name)
+{
+	for (int i = 0; secret_headers[i] != NULL; i++)
+		if (pg_strcasecmp(secret_headers[i], name) == 0)
+			return true;
+	return false;
+}
+
+static void
+push_text(JsonbParseState **state, const char *key, const char *text)
+{
+	json_push_key(state, key);
+	json_push(state, WJB_VALUE, json_text(text));
+}
+
+/* "Name: value" as a member, its key as ***. */
+static void
+push_header(JsonbParseState **state, const Route *route, const char *header)
+{
+	const char *colon = strchr(header, ':');
+	const char *value;
+	char	   *name;
+	StringInfoData shown;
+
+	if (colon == NULL)
+		return;
+	name = pnstrdup(header, colon - header);
+	value = colon + 1;
+	while (*value == ' ')
+		value++;
+	initStringInfo(&shown);
+	failure_redact(&shown, value, route->api_key);
+	if (is_secret(name) && strcmp(shown.data, value) == 0)
+	{
+		resetStringInfo(&shown);
+		appendStringInfoString(&shown, "***");
+	}
+	push_text(state, name, shown.data);
+}
+
+static void
+push_headers(JsonbParseState **state, const Route *route, const List *headers)
+{
+	ListCell   *lc;
+
+	json_push_key(state, "headers");
+	(void) pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+	foreach(lc, headers)
+		push_header(state, route, lfirst(lc));
+	(void) pushJsonbValue(state, WJB_END_OBJECT, NULL);
+}
+
+/* The endpoint that most calls go to; rendering takes nobody's turn. */
+static int
+heaviest_endpoint(const ModelInfo *model)
+{
+	int			heaviest = 0;
+
+	for (int i = 1; i < model->nendpoints; i++)
+		if (model->endpoints[i].weight > model->endpoints[heaviest].weight)
+			heaviest = i;
+	return heaviest;
+}
+
+static Jsonb *
+request_json(const Route *route, const ApiWire *wire)
+{
+	JsonbParseState *state = NULL;
+	StringInfoData url;
+
+	initStringInfo(&url);
+	failure_redact(&url, wire->url.data, route->api_key);
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_text(&state, "model", route->model);
+	push_text(&state, "server", route->server.name);
+	push_text(&state, "method", "POST");
+	push_text(&state, "url", url.data);
+	push_headers(&state, route, wire->headers);
+	json_push_key(&state, "body");
+	json_push(&state, WJB_VALUE, json_parse(wire->body.data));
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/*
+ * The request of a call by `userid`, not sent: {model, server, method, url,
+ * headers, body}, keys as ***.  traceparent and Idempotency-Key are missing;
+ * a run gives them.  Palloc'd.  Raises what call_start() raises, and what the
+ * encoder does.
+ */
+Jsonb *
+call_render(Oid userid, const CallSpec *spec)
+{
+	const ModelInfo *model = catalog_model(spec->model, false);
+	ApiRequest	request;
+	ApiWire		wire;
+	Route	   *route;
+
+	call_request(&request, model, spec);
+	/* a model without endpoints is the catalog's to complain about */
+	route = catalog_route(model, heaviest_endpoint(model), userid);
+	attempt_encode(route, &request, spec->extra, &wire);
+	return request_json(route, &wire);
+}
