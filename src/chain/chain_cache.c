@@ -90,8 +90,9 @@ free_plans(Step *step)
 		free_plans(step->handler);
 }
 
-static void
-drop_definition(Definition *definition)
+/* Frees the definition, or has the last run that holds it do so. */
+void
+definition_drop(Definition *definition)
 {
 	definition->stale = true;
 	if (definition->uses > 0)
@@ -113,7 +114,7 @@ definition_release(Definition *definition)
 	Assert(definition->uses > 0);
 	definition->uses--;
 	if (definition->stale)
-		drop_definition(definition);
+		definition_drop(definition);
 }
 
 /* ---- what a function in this language may be ---- */
@@ -308,7 +309,7 @@ definition_of_function(Oid function)
 
 	if (chain != NULL)
 	{
-		drop_definition(chain->definition);
+		definition_drop(chain->definition);
 		pfree(chain->search_path);
 		(void) hash_search(chains, &function, HASH_REMOVE, NULL);
 	}

@@ -92,3 +92,37 @@ definition_compile(const char *name, const char *body, int nargs,
 	MemoryContextSwitchTo(old);
 	return definition;
 }
+
+/*
+ * The definition of a single call: one model step whose prompt, input or
+ * request is the only argument, `input`.  params: an object, or NULL.  In the
+ * current memory context.
+ */
+Definition *
+definition_of_call(const char *model, CallForm form, Jsonb *params)
+{
+	Definition *definition = palloc0(sizeof(Definition));
+	Step	   *step = palloc0(sizeof(Step));
+	YamlNode	input = {.type = YAML_STRING,.line = 1,.text = "{{input}}"};
+
+	definition->cxt = CurrentMemoryContext;
+	definition->name = model;
+	definition->nargs = 1;
+	definition->args = palloc0(sizeof(ChainArg));
+	definition->args[0].name = "input";
+	definition->body = step;
+	step->definition = definition;
+	step->line = 1;
+	step->kind = STEP_MODEL;
+	step->slot = -1;
+	step->model = palloc0(sizeof(ModelStep));
+	step->model->name = model;
+	step->model->form = form;
+	step->model->fixed_params = params;
+	if (form == CALL_MESSAGES)
+		step->model->prompt = template_compile(input.text, 1);
+	else
+		step->model->body = json_template_compile(&input);
+	definition_resolve(definition);
+	return definition;
+}

@@ -94,6 +94,7 @@ typedef struct ModelStep
 	Template   *system;
 	JsonTemplate *body;			/* input or request */
 	JsonTemplate *params;
+	Jsonb	   *fixed_params;	/* of chaincall.call(), never a template */
 	JsonTemplate *extra;
 	Shape	   *shape;			/* NULL: text */
 	int			reask;
@@ -191,6 +192,8 @@ struct Definition
 extern void definition_error(int line, int sqlstate, const char *hint,
 							 const char *fmt,...)
 			pg_attribute_printf(4, 5) pg_attribute_noreturn();
+extern Definition *definition_of_call(const char *model, CallForm form,
+									  Jsonb *params);
 extern Definition *definition_compile(const char *name, const char *body,
 									  int nargs, ChainArg *args,
 									  bool bind);
@@ -198,6 +201,7 @@ extern Definition *definition_compile(const char *name, const char *body,
 /* chain/chain_cache.c */
 extern Definition *definition_of_function(Oid function);
 extern void definition_hold(Definition *definition);
+extern void definition_drop(Definition *definition);
 extern void definition_release(Definition *definition);
 extern void definition_validate_function(Oid function, bool check_body);
 extern Oid	definition_language(void);

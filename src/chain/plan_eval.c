@@ -427,6 +427,7 @@ render_model(const Step *step, Task *task, Env *env)
 		render_messages(model, call, env);
 	else
 		call->body = json_template_value(model->body, lookup, env);
+	call->params = model->fixed_params;
 	if (model->params)
 		call->params = json_template_value(model->params, lookup, env);
 	if (model->extra)

@@ -462,7 +462,7 @@ session_render(Definition *definition, Jsonb **inputs, const char *path,
 	PlanOptions options = {.mock = mock};
 	Session		session = {.cxt = CurrentMemoryContext};
 	StringInfoData waiting;
-	Jsonb	   *result;
+	Jsonb	   *volatile result = NULL;
 
 	check_options(definition, &options);
 	plan_check_path(definition, path);

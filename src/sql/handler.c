@@ -11,6 +11,7 @@
 #include "catalog/pg_type.h"
 #include "chain/definition.h"
 #include "chain/session.h"
+#include "commands/event_trigger.h"
 #include "commands/trigger.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -19,6 +20,7 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/tuplestore.h"
+#include "utils/typcache.h"
 
 PG_FUNCTION_INFO_V1(chaincall_call_handler);
 PG_FUNCTION_INFO_V1(chaincall_inline_handler);
@@ -79,14 +81,6 @@ single_column(Jsonb *element, const char *column)
 	return field ? field : element;
 }
 
-static const char *
-single_column_name(Oid function)
-{
-	char	   *name = get_func_result_name(function);
-
-	return name;
-}
-
 /* Puts each element of the output array into a tuplestore as a row. */
 static Datum
 return_set(FunctionCallInfo fcinfo, Jsonb *output, Oid type, TupleDesc row)
@@ -98,7 +92,7 @@ return_set(FunctionCallInfo fcinfo, Jsonb *output, Oid type, TupleDesc row)
 	TupleDesc	desc = row ? CreateTupleDescCopy(row) : NULL;
 	bool		is_row = row != NULL || type_is_rowtype(type);
 	const char *column = is_row || type == JSONBOID || type == JSONOID ? NULL :
-		single_column_name(fcinfo->flinfo->fn_oid);
+		get_func_result_name(fcinfo->flinfo->fn_oid);
 
 	if (desc == NULL && is_row)
 		desc = lookup_rowtype_tupdesc_copy(getBaseType(type), -1);
@@ -245,8 +239,15 @@ chaincall_inline_handler(PG_FUNCTION_ARGS)
 												block->source_text, 0, NULL,
 												true);
 
-	(void) session_run(definition, NULL, &no_options);
-	definition_drop(definition);
+	PG_TRY();
+	{
+		(void) session_run(definition, NULL, &no_options);
+	}
+	PG_FINALLY();
+	{
+		definition_drop(definition);
+	}
+	PG_END_TRY();
 	PG_RETURN_VOID();
 }
 

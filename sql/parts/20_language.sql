@@ -1,0 +1,12 @@
+-- LANGUAGE chaincall: a function's body is a chain, in YAML.
+
+CREATE FUNCTION call_handler() RETURNS language_handler
+    LANGUAGE c AS 'MODULE_PATHNAME', 'chaincall_call_handler';
+CREATE FUNCTION inline_handler(internal) RETURNS void
+    LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'chaincall_inline_handler';
+CREATE FUNCTION validator(oid) RETURNS void
+    LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'chaincall_validator';
+
+CREATE TRUSTED LANGUAGE chaincall
+    HANDLER call_handler INLINE inline_handler VALIDATOR validator;
+COMMENT ON LANGUAGE chaincall IS 'chains of model calls';
