@@ -19,6 +19,8 @@
 #include "utils/acl.h"
 #include "utils/timestamp.h"
 
+#include "utils/wait_event.h"
+
 #if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
 #endif
@@ -48,6 +50,13 @@
 #else
 #define compat_create_wait_event_set(nevents) \
 	CreateWaitEventSet(TopMemoryContext, (nevents))
+#endif
+
+/* 17 lets extensions name their wait events */
+#if PG_VERSION_NUM >= 170000
+#define compat_wait_event(name) WaitEventExtensionNew(name)
+#else
+#define compat_wait_event(name) ((uint32) PG_WAIT_EXTENSION)
 #endif
 
 /* 17 lets the caller own the lexer */
