@@ -171,7 +171,8 @@ parse_model_and_fault(Request *r)
 		ok = fault_parse_json(&r->fault, body_fault, &error);
 	if (ok && header_fault)
 		ok = fault_parse(&r->fault, header_fault, strlen(header_fault), &error);
-	count_model(r->model);
+	if (r->model_name)
+		count_model(r->model);
 	if (!ok)
 	{
 		r->fault.active = false;
