@@ -86,6 +86,7 @@ read_response_format(ChatOptions *o, Request *r)
 	const json_t *format = json_object_get(r->json, "response_format");
 	const char *type = json_string_value(json_object_get(format, "type"));
 	const json_t *json_schema = json_object_get(format, "json_schema");
+	const char *fault;
 
 	if (format == NULL || json_is_null(format))
 		return true;
@@ -103,6 +104,12 @@ read_response_format(ChatOptions *o, Request *r)
 	{
 		reply_error(r, 400, NULL, "Missing required parameter: 'response_format.json_schema.%s'",
 					json_is_object(o->schema) ? "name" : "schema");
+		return false;
+	}
+	if (json_is_true(json_object_get(json_schema, "strict")) && (fault = schema_strict_fault(o->schema, 0)) != NULL)
+	{
+		reply_error(r, 400, NULL, "Invalid schema for response_format '%.64s': %s",
+					json_string_value(json_object_get(json_schema, "name")), fault);
 		return false;
 	}
 	return true;

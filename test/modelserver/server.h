@@ -162,8 +162,9 @@ extern Model model_find(const char *name, size_t len, long *delay_ms);
 extern const char *model_name(Model model);
 extern void model_answer(Answer *a, Request *r, const Buf *user, const Buf *system, const json_t *schema, long max_tokens);
 
-/* label.c: the model `labels` */
+/* label.c, schema.c: the model `labels` */
 extern json_t *label_fill(const json_t *schema, const char *text, size_t len);
+extern const char *schema_strict_fault(const json_t *schema, int depth);
 extern json_t *label_miss(const json_t *right);
 
 /* the wire formats: openai.c, anthropic.c, service.c */

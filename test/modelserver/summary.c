@@ -39,22 +39,6 @@ typedef struct Graph
 	double	   *rank;			/* of each node */
 } Graph;
 
-/* Words that make a sentence answer to a word of the instruction. */
-static const struct
-{
-	const char *asked;
-	const char *found[8];
-}			kin[] = {
-	{"obligation", {"must", "shall", "required", "requires", "may", "need", "agree"}},
-	{"duty", {"must", "shall", "required"}},
-	{"deadline", {"days", "date", "within", "before", "until", "after", "later"}},
-	{"date", {"days", "year", "month", "until"}},
-	{"right", {"may", "permission", "grant", "permitted", "free", "license"}},
-	{"risk", {"warranty", "liability", "damages", "loss", "terminate"}},
-	{"price", {"pay", "fee", "cost", "charge", "usd", "eur"}},
-	{"party", {"licensee", "licensor", "recipient", "you", "author"}}
-};
-
 static int
 compare_postings(const void *a, const void *b)
 {
@@ -152,7 +136,6 @@ graph_choose_nodes(Graph *g)
 static double
 instruction_match(const Graph *g, const Sentence *sen, const Text *asked)
 {
-	const char *s = g->text.s + sen->off;
 	double		match = 1;
 
 	for (int i = 0; i < asked->nwords; i++)
@@ -160,11 +143,12 @@ instruction_match(const Graph *g, const Sentence *sen, const Text *asked)
 		if (asked->words[i].stop)
 			continue;
 		for (int w = 0; w < sen->nwords; w++)
-			match += g->text.words[sen->first + w].stem == asked->words[i].stem;
-		for (size_t k = 0; k < sizeof(kin) / sizeof(kin[0]); k++)
-			if (text_stem(kin[k].asked, strlen(kin[k].asked)) == asked->words[i].stem)
-				for (int f = 0; f < 8 && kin[k].found[f]; f++)
-					match += 2 * text_has_word(s, sen->len, kin[k].found[f]);
+		{
+			uint64_t	stem = g->text.words[sen->first + w].stem;
+
+			match += stem == asked->words[i].stem;
+			match += 2 * text_is_kin(asked->words[i].stem, stem);
+		}
 	}
 	return match;
 }

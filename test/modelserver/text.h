@@ -52,6 +52,7 @@ extern void text_parse(Text *t, const char *s, size_t len);
 extern void text_free(Text *t);
 extern uint64_t text_stem(const char *word, size_t len);
 extern bool text_has_word(const char *s, size_t len, const char *word);
+extern bool text_is_kin(uint64_t asked, uint64_t found);
 extern void text_squeeze(Buf *out, const char *s, size_t len);
 extern int	text_count_words(const char *s, size_t len);
 extern size_t text_cut_words(const char *s, size_t len, int max_words);
