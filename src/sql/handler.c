@@ -49,6 +49,7 @@ result_row_type(FunctionCallInfo fcinfo, Oid *type)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("chain returning record called in a context that cannot accept type record"),
 					 errhint("Call it in FROM with a column definition list.")));
+			return NULL;
 		default:
 			return NULL;
 	}
