@@ -59,6 +59,15 @@
 #define compat_wait_event(name) ((uint32) PG_WAIT_EXTENSION)
 #endif
 
+/* 16 gave the actions of the JSON parser a result */
+#if PG_VERSION_NUM >= 160000
+#define COMPAT_JSON_ACTION JsonParseErrorType
+#define COMPAT_JSON_DONE return JSON_SUCCESS
+#else
+#define COMPAT_JSON_ACTION void
+#define COMPAT_JSON_DONE return
+#endif
+
 /* 17 lets the caller own the lexer */
 static inline JsonLexContext *
 compat_json_lexer(const char *json, size_t len, bool need_escapes)

@@ -175,6 +175,107 @@ to_server_encoding(const char *text, size_t len, size_t *out_len)
 	return out;
 }
 
+/* A Jsonb in the making, and the actions of the parser that make it. */
+typedef struct Building
+{
+	JsonbParseState *state;
+	JsonbValue *top;			/* what the last action gave */
+	JsonbValue	scalar;			/* of a document that is one */
+	int			depth;
+} Building;
+
+static COMPAT_JSON_ACTION
+build_object_start(void *arg)
+{
+	Building   *building = arg;
+
+	building->depth++;
+	building->top = pushJsonbValue(&building->state, WJB_BEGIN_OBJECT, NULL);
+	COMPAT_JSON_DONE;
+}
+
+static COMPAT_JSON_ACTION
+build_object_end(void *arg)
+{
+	Building   *building = arg;
+
+	building->depth--;
+	building->top = pushJsonbValue(&building->state, WJB_END_OBJECT, NULL);
+	COMPAT_JSON_DONE;
+}
+
+static COMPAT_JSON_ACTION
+build_array_start(void *arg)
+{
+	Building   *building = arg;
+
+	building->depth++;
+	building->top = pushJsonbValue(&building->state, WJB_BEGIN_ARRAY, NULL);
+	COMPAT_JSON_DONE;
+}
+
+static COMPAT_JSON_ACTION
+build_array_end(void *arg)
+{
+	Building   *building = arg;
+
+	building->depth--;
+	building->top = pushJsonbValue(&building->state, WJB_END_ARRAY, NULL);
+	COMPAT_JSON_DONE;
+}
+
+static COMPAT_JSON_ACTION
+build_key(void *arg, char *name, bool isnull)
+{
+	Building   *building = arg;
+
+	json_push_key(&building->state, name);
+	COMPAT_JSON_DONE;
+}
+
+static COMPAT_JSON_ACTION
+build_scalar(void *arg, char *token, JsonTokenType type)
+{
+	Building   *building = arg;
+	JsonbValue	v;
+
+	switch (type)
+	{
+		case JSON_TOKEN_STRING:
+			v.type = jbvString;
+			v.val.string.val = token;
+			v.val.string.len = strlen(token);
+			break;
+		case JSON_TOKEN_NUMBER:
+			v.type = jbvNumeric;
+			v.val.numeric =
+				DatumGetNumeric(DirectFunctionCall3(numeric_in,
+													CStringGetDatum(token),
+													ObjectIdGetDatum(InvalidOid),
+													Int32GetDatum(-1)));
+			break;
+		case JSON_TOKEN_TRUE:
+		case JSON_TOKEN_FALSE:
+			v.type = jbvBool;
+			v.val.boolean = type == JSON_TOKEN_TRUE;
+			break;
+		default:
+			v.type = jbvNull;
+			break;
+	}
+	if (building->depth == 0)
+	{
+		building->scalar = v;
+		building->top = &building->scalar;
+	}
+	else
+		building->top =
+			pushJsonbValue(&building->state,
+						   building->state->contVal.type == jbvArray ?
+						   WJB_ELEM : WJB_VALUE, &v);
+	COMPAT_JSON_DONE;
+}
+
 /*
  * Parses len bytes that came from elsewhere.
  *
@@ -187,6 +288,16 @@ bool
 json_parse_untrusted(const char *text, size_t len, Jsonb **value,
 					 char **fault)
 {
+	Building	building = {0};
+	JsonSemAction actions = {
+		.semstate = &building,
+		.object_start = build_object_start,
+		.object_end = build_object_end,
+		.array_start = build_array_start,
+		.array_end = build_array_end,
+		.object_field_start = build_key,
+		.scalar = build_scalar
+	};
 	JsonLexContext *lex;
 	JsonParseErrorType result;
 	const char *bounds;
@@ -209,10 +320,10 @@ json_parse_untrusted(const char *text, size_t len, Jsonb **value,
 	else
 	{
 		lex = compat_json_lexer(server_text, server_len, true);
-		result = pg_parse_json(lex, &nullSemAction);
+		result = pg_parse_json(lex, &actions);
 		if (result == JSON_SUCCESS)
 		{
-			*value = json_parse(server_text);
+			*value = JsonbValueToJsonb(building.top);
 			return true;
 		}
 		if (result == JSON_UNICODE_CODE_POINT_ZERO)
