@@ -16,6 +16,9 @@ typedef struct Shape
 	Jsonb	   *schema;			/* what is checked */
 	Jsonb	   *wire;			/* what is sent: root an object, strict */
 	bool		wrapped;		/* wire is {"value": schema}: unwrap answers */
+	bool		strict;			/* OpenAI's strict mode takes wire */
+	bool		fill;			/* absent fields become null */
+	struct Schema *compiled;	/* schema, for checking */
 } Shape;
 
 extern Shape *shape_from_returns(const YamlNode *returns);
