@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "base/compat.h"
+
 typedef struct YamlSource
 {
 	const char *text;			/* UTF-8, NUL-terminated */
