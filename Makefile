@@ -123,7 +123,7 @@ clean:
 endif
 
 $(DATA_built): $(SQL_PARTS) chaincall.control Makefile
-	@{ echo '\echo Use "CREATE EXTENSION chaincall" to load this file. \quit'; \
+	@{ printf "%s\n" '\echo Use "CREATE EXTENSION chaincall" to load this file. \quit'; \
 	   for part in $(SQL_PARTS); do printf '\n'; cat $$part || exit 1; done; } > $@.tmp
 	mv $@.tmp $@
 
