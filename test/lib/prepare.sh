@@ -86,6 +86,7 @@ prepare_missing()
 	prepare_has_header curl/curl.h libcurl || echo libcurl4-openssl-dev
 	prepare_has_header yaml.h yaml-0.1 || echo libyaml-dev
 	prepare_has_header microhttpd.h libmicrohttpd || echo libmicrohttpd-dev
+	prepare_has_header jansson.h jansson || echo libjansson-dev
 	perl -MIPC::Run -e 1 2>/dev/null || echo libipc-run-perl
 	if prepare_find_postgres; then
 		if [ ! -f "$("$PG_CONFIG" --sharedir)/extension/pg_cron.control" ]; then

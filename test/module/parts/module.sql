@@ -1,5 +1,3 @@
-\echo Use "CREATE EXTENSION chaincall_test" to load this file. \quit
-
 CREATE FUNCTION version() RETURNS text
 LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'chaincall_test_version';
 
