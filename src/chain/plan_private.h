@@ -1,7 +1,8 @@
 /*
  * plan_private.h
- *	  The tree behind a ChainPlan, shared by plan.c (transitions), plan_eval.c
- *	  (values) and plan_path.c (names).
+ *	  The tree behind a ChainPlan, shared by plan.c (agenda, timers, what
+ *	  drivers call), plan_step.c (transitions), plan_eval.c (values) and
+ *	  plan_path.c (names).
  */
 #ifndef CHAINCALL_PLAN_PRIVATE_H
 #define CHAINCALL_PLAN_PRIVATE_H
@@ -150,6 +151,26 @@ struct ChainPlan
 	const StepRun *at_run;
 	const ItemRun *at_item;
 };
+
+/* plan.c */
+extern void plan_agenda_add(ChainPlan *plan, RunNode *node);
+extern void plan_stop_waiting(RunNode *node);
+extern bool plan_have_needs(ChainPlan *plan, RunNode *node,
+							const ItemRun *item, const Needs *needs);
+extern void plan_wake_waiters(ChainPlan *plan, StepRun *run);
+extern void plan_drop_deadline(ChainPlan *plan, ItemRun *item);
+extern int64 plan_limit_around(const StepRun *run);
+extern StepRun *plan_make_run(ChainPlan *plan, const Step *step,
+							  RunRole role, ItemRun *parent,
+							  ChainRun *chain);
+extern void plan_abort_inside(ChainPlan *plan, ItemRun *item);
+
+/* plan_step.c */
+extern void plan_advance_run(ChainPlan *plan, StepRun *run);
+extern void plan_advance_item(ChainPlan *plan, ItemRun *item);
+extern void plan_open_item(ChainPlan *plan, StepRun *run);
+extern void plan_body_done(ChainPlan *plan, ItemRun *item, Jsonb *output);
+extern void plan_item_fail(ChainPlan *plan, ItemRun *item, StepError *error);
 
 /* plan_eval.c */
 extern StepError *plan_condition(ChainPlan *plan, const StepRun *run,
