@@ -131,7 +131,7 @@ $(DATA_built): $(SQL_PARTS) chaincall.control Makefile
 # Tests and tools; the scripts do the work
 
 # The scripts get what was said on the command line by environment.
-export PG_CONFIG SUITES FUZZ_SECONDS KEEP URL API KEY_FILE MODEL RELEASE
+export PG_CONFIG SUITES FUZZ_SECONDS ROUNDS KEEP URL API KEY_FILE MODEL RELEASE
 
 test:
 	@MAKEFLAGS= test/run
