@@ -62,14 +62,13 @@ set_choice(const char *key, const char *value, const Choice *choices, int *to, B
 	Buf			wanted = {0};
 
 	for (const Choice *c = choices; c->name; c++)
-	{
 		if (strcmp(c->name, value) == 0)
 		{
 			*to = c->value;
 			return true;
 		}
+	for (const Choice *c = choices; c->name; c++)
 		buf_printf(&wanted, "%s%s", wanted.len ? ", " : "it takes one of ", c->name);
-	}
 	bad_value(key, value, wanted.data, error);
 	buf_free(&wanted);
 	return false;

@@ -330,12 +330,16 @@ send_piece(void *cls, uint64_t pos, char *to, size_t max)
 	size_t		n;
 
 	(void) pos;
-	if (r->gone)
-		return MHD_CONTENT_READER_END_WITH_ERROR;
-	if (r->fault.reset == RESET_MID && r->sent >= total / 2)
+	if (r->gone || (r->fault.reset == RESET_MID && r->sent >= total / 2))
 	{
+		/*
+		 * Not END_WITH_ERROR: in epoll mode libmicrohttpd would then keep the
+		 * connection until its socket's next event, which never comes when the
+		 * client has gone. A byte that cannot be sent ends it at once.
+		 */
 		reset_connection(r);
-		return MHD_CONTENT_READER_END_WITH_ERROR;
+		*to = ' ';
+		return 1;
 	}
 	if (r->sent >= total)
 		return MHD_CONTENT_READER_END_OF_STREAM;

@@ -51,26 +51,34 @@ static const struct
 
 #define ENTRIES (sizeof(table) / sizeof(table[0]))
 
-/* Does the second word (both by their stems) belong to what the first names? */
-bool
-text_is_kin(uint64_t asked, uint64_t found)
+/* The place of a word (by its stem) in the table, or -1. */
+int
+text_kin_of(uint64_t stem)
 {
-	static uint64_t stems[ENTRIES][MAX_KIN + 1];
+	static uint64_t words[ENTRIES];
 
-	if (stems[0][0] == 0)
+	if (words[0] == 0)
 		for (size_t i = 0; i < ENTRIES; i++)
-		{
-			stems[i][0] = text_stem(table[i].word, strlen(table[i].word));
-			for (int k = 0; k < MAX_KIN && table[i].kin[k]; k++)
-				stems[i][k + 1] = text_stem(table[i].kin[k], strlen(table[i].kin[k]));
-		}
+			words[i] = text_stem(table[i].word, strlen(table[i].word));
 	for (size_t i = 0; i < ENTRIES; i++)
-	{
-		if (stems[i][0] != asked)
-			continue;
-		for (int k = 1; k <= MAX_KIN && stems[i][k]; k++)
-			if (stems[i][k] == found)
-				return true;
-	}
+		if (words[i] == stem)
+			return (int) i;
+	return -1;
+}
+
+/* Does a word (by its stem) belong to what the one at this place names? */
+bool
+text_is_kin(int place, uint64_t stem)
+{
+	static uint64_t stems[ENTRIES][MAX_KIN];
+
+	if (place < 0)
+		return false;
+	if (stems[place][0] == 0)
+		for (int k = 0; k < MAX_KIN && table[place].kin[k]; k++)
+			stems[place][k] = text_stem(table[place].kin[k], strlen(table[place].kin[k]));
+	for (int k = 0; k < MAX_KIN && stems[place][k]; k++)
+		if (stems[place][k] == stem)
+			return true;
 	return false;
 }

@@ -18,7 +18,9 @@
 
 #define MAX_TEXT (64 * 1024)
 #define MAX_DEPTH 40
-#define MAX_NODES 20000
+#define MAX_NODES 5000
+#define TEXT_DEPTH 12			/* deeper than this, and after MAX_WORK, fields are filled without the text */
+#define MAX_WORK 2000000
 #define MAX_ITEMS 20
 
 static json_t *fill(Filler *f, const json_t *schema, const char *name, Scope scope, bool *found);
@@ -313,9 +315,12 @@ fill_object(Filler *f, const json_t *schema, Scope scope, bool *found)
 	json_object_foreach(json_object_get(schema, "properties"), name, property)
 	{
 		bool		some = false;
-		json_t	   *value = fill(f, property, name, scope, &some);
+		json_t	   *value;
 
 		asked++;
+		if (scope.lo >= scope.hi && !schema_requires(schema, name) && !json_object_get(schema, "minProperties"))
+			continue;			/* it would find nothing */
+		value = fill(f, property, name, scope, &some);
 		filled += some;
 		if (some || schema_requires(schema, name) ||
 			json_object_size(object) < (size_t) fmin(schema_limit(schema, "minProperties", 0), 1000))
@@ -414,6 +419,9 @@ fill(Filler *f, const json_t *schema, const char *name, Scope scope, bool *found
 	schema = schema_resolve(f, schema);
 	if (f->depth >= MAX_DEPTH || f->nodes++ >= MAX_NODES)
 		return json_null();
+	f->work += scope.hi - scope.lo;
+	if (f->depth >= TEXT_DEPTH || f->work > MAX_WORK)
+		scope.hi = scope.lo;
 	if ((fixed = json_object_get(schema, "const")) != NULL)
 		return json_deep_copy(fixed);
 	f->depth++;
@@ -456,6 +464,7 @@ label_fill(const json_t *schema, const char *text, size_t len)
 	all.hi = f.text.nwords;
 	value = fill(&f, schema, NULL, all, &found);
 	found_free(&f.found);
+	buf_free(&f.summary);
 	text_free(&f.text);
 	json_decref(f.made);
 	return value;

@@ -45,8 +45,12 @@ typedef struct Filler
 	Text		text;
 	FoundList	found;
 	json_t	   *made;			/* schemas merged on the way, freed at the end */
+	Buf			summary;		/* of the scope below; asked for by many fields */
+	int			summary_lo;
+	int			summary_hi;
 	int			depth;
 	int			nodes;
+	long		work;			/* words looked at, about */
 } Filler;
 
 /* The part of the text that a value may come from. */
@@ -61,6 +65,7 @@ typedef struct Terms
 {
 	const char *name;
 	uint64_t	stems[MAX_TERMS];
+	int			kin[MAX_TERMS];	/* their places in the table of kin.c */
 	int			own;			/* so many come from the name, the rest from the description */
 	int			n;
 } Terms;

@@ -91,25 +91,31 @@ translate(Buf *out, const char *pattern)
 	}
 }
 
-/* Does s match the pattern? False too for a pattern that cannot be used. */
+/*
+ * Does s match the pattern? False too for a pattern that cannot be used. The last
+ * pattern is kept compiled, since one is tried on many words.
+ */
 bool
 pattern_fits(const char *pattern, const char *s)
 {
-	Buf			posix = {0};
-	regex_t		regex;
-	bool		fits = false;
+	static regex_t regex;
+	static bool usable;
+	static Buf	compiled;		/* the pattern that regex was made from */
 
-	if (!is_tame(pattern))
-		return false;
-	translate(&posix, pattern);
-	buf_append(&posix, "", 0);
-	if (regcomp(&regex, posix.data, REG_EXTENDED | REG_NOSUB) == 0)
+	if (compiled.data == NULL || strcmp(compiled.data, pattern) != 0)
 	{
-		fits = regexec(&regex, s, 0, NULL, 0) == 0;
-		regfree(&regex);
+		Buf			posix = {0};
+
+		if (usable)
+			regfree(&regex);
+		buf_reset(&compiled);
+		buf_puts(&compiled, pattern);
+		translate(&posix, pattern);
+		buf_append(&posix, "", 0);
+		usable = is_tame(pattern) && regcomp(&regex, posix.data, REG_EXTENDED | REG_NOSUB) == 0;
+		buf_free(&posix);
 	}
-	buf_free(&posix);
-	return fits;
+	return usable && regexec(&regex, s, 0, NULL, 0) == 0;
 }
 
 static const char *example_branch(Buf *out, const char *p, int depth);

@@ -185,7 +185,11 @@ schema_add_terms(Terms *terms, const char *s)
 			   !(i > from && isupper((unsigned char) s[i]) && islower((unsigned char) s[i - 1])))
 			i++;
 		if (i - from > 1 && terms->n < MAX_TERMS)
-			terms->stems[terms->n++] = text_stem(s + from, i - from);
+		{
+			terms->stems[terms->n] = text_stem(s + from, i - from);
+			terms->kin[terms->n] = text_kin_of(terms->stems[terms->n]);
+			terms->n++;
+		}
 		else if (i == from)
 			i++;
 	}

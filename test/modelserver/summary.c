@@ -140,14 +140,14 @@ instruction_match(const Graph *g, const Sentence *sen, const Text *asked)
 
 	for (int i = 0; i < asked->nwords; i++)
 	{
-		if (asked->words[i].stop)
-			continue;
-		for (int w = 0; w < sen->nwords; w++)
+		int			kin = text_kin_of(asked->words[i].stem);
+
+		for (int w = 0; w < sen->nwords && !asked->words[i].stop; w++)
 		{
 			uint64_t	stem = g->text.words[sen->first + w].stem;
 
 			match += stem == asked->words[i].stem;
-			match += 2 * text_is_kin(asked->words[i].stem, stem);
+			match += 2 * text_is_kin(kin, stem);
 		}
 	}
 	return match;

@@ -23,7 +23,7 @@ value_term_weight(const Terms *terms, const Word *w)
 
 		if (terms->stems[i] == w->stem && !(w->stop && i >= terms->own))
 			best = weight > best ? weight : best;
-		else if (i < terms->own && text_is_kin(terms->stems[i], w->stem))
+		else if (i < terms->own && text_is_kin(terms->kin[i], w->stem))
 			best = best > 0.6 ? best : 0.6;
 	}
 	return best;
@@ -277,7 +277,14 @@ summarise_scope(Filler *f, Buf *out, Scope scope)
 	const char *s = value_scope_text(f, scope, &len);
 	Prompt		p = {.instruction = "in one sentence",.instruction_len = 15,.text = s,.text_len = len};
 
-	text_summarise(out, &p, "", 0);
+	if (f->summary.data == NULL || f->summary_lo != scope.lo || f->summary_hi != scope.hi)
+	{
+		buf_reset(&f->summary);
+		text_summarise(&f->summary, &p, "", 0);
+		f->summary_lo = scope.lo;
+		f->summary_hi = scope.hi;
+	}
+	buf_append(out, f->summary.data, f->summary.len);
 }
 
 /* A text in the form that `format` names; false when it names none we know. */
