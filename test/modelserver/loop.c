@@ -177,20 +177,17 @@ arm_timer(void)
 	timerfd_settime(timer, TFD_TIMER_ABSTIME, &spec, NULL);
 }
 
+/* The timer has fired: let go whoever is due. */
 static void
 wake_due(void)
 {
 	uint64_t	fired;
+	int64_t		now = loop_now_us();
 
 	if (read(timer, &fired, sizeof(fired)) == sizeof(fired))
 		timer_set = 0;
-	if (heap_len > 0)
-	{
-		int64_t		now = loop_now_us();
-
-		while (heap_len > 0 && heap[0]->due_us <= now)
-			unpark(heap[0]);
-	}
+	while (heap_len > 0 && heap[0]->due_us <= now)
+		unpark(heap[0]);
 }
 
 static void
@@ -244,6 +241,7 @@ loop_run(struct MHD_Daemon *daemon)
 	while (!stop)
 	{
 		MHD_UNSIGNED_LONG_LONG ms;
+		bool		due = false;
 		int			timeout = -1;
 		int			n;
 
@@ -255,9 +253,11 @@ loop_run(struct MHD_Daemon *daemon)
 		{
 			void	   *tag = events[i].data.ptr;
 
-			if (tag == &tag_http || tag == &tag_timer)
+			if (tag == &tag_http)
 				continue;
-			if (tag == &tag_signal)
+			if (tag == &tag_timer)
+				due = true;
+			else if (tag == &tag_signal)
 				stop = true;
 			else if (tag == &tag_stdin)
 				stop = stop || stdin_closed();
@@ -267,7 +267,8 @@ loop_run(struct MHD_Daemon *daemon)
 				unpark(tag);
 			}
 		}
-		wake_due();
+		if (due)
+			wake_due();
 		MHD_run(daemon);
 	}
 

@@ -35,6 +35,7 @@ typedef struct Graph
 	double	   *centroid;		/* of each sentence: sum of tf × idf */
 	int		   *node;			/* sentence number of each node */
 	int			nnodes;
+	double	   *match;			/* of each node: how much it answers to the instruction */
 	double	   *bias;			/* of each node: what the surfer prefers */
 	double	   *rank;			/* of each node */
 } Graph;
@@ -153,11 +154,15 @@ instruction_match(const Graph *g, const Sentence *sen, const Text *asked)
 	return match;
 }
 
-/* Very short and very long sentences make poor summaries. */
+/* Very short and very long sentences make poor summaries, and so do headings. */
 static double
-length_weight(const Sentence *sen)
+form_weight(const Text *t, const Sentence *sen)
 {
-	if (sen->nwords < 5)
+	int			capitals = 0;
+
+	for (int i = 0; i < sen->nwords; i++)
+		capitals += t->words[sen->first + i].capital || t->words[sen->first + i].digit;
+	if (sen->nwords < 5 || (sen->nwords < 12 && capitals * 5 > sen->nwords * 3))
 		return 0.2;
 	return sen->nwords > 60 ? 0.6 : 1;
 }
@@ -167,12 +172,14 @@ graph_bias(Graph *g, const Text *asked)
 {
 	double		sum = 0;
 
+	g->match = mem_alloc(sizeof(double) * (size_t) g->nnodes);
 	g->bias = mem_alloc(sizeof(double) * (size_t) g->nnodes);
 	for (int i = 0; i < g->nnodes; i++)
 	{
 		const Sentence *sen = &g->text.sentences[g->node[i]];
 
-		g->bias[i] = instruction_match(g, sen, asked) * length_weight(sen) * (g->node[i] == 0 ? 1.5 : 1);
+		g->match[i] = instruction_match(g, sen, asked);
+		g->bias[i] = g->match[i] * form_weight(&g->text, sen) * (g->node[i] == 0 ? 1.5 : 1);
 		sum += g->bias[i];
 	}
 	for (int i = 0; i < g->nnodes; i++)
@@ -261,7 +268,7 @@ graph_rank(Graph *g)
 		next = swap;
 	}
 	for (size_t i = 0; i < n; i++)
-		g->rank[i] *= length_weight(&g->text.sentences[g->node[i]]);
+		g->rank[i] *= sqrt(g->match[i]) * form_weight(&g->text, &g->text.sentences[g->node[i]]);
 	free(isolated);
 	free(edge);
 	free(next);
@@ -399,6 +406,7 @@ text_summarise(Buf *out, const Prompt *p, const char *hint, size_t hint_len)
 	free(g.idf);
 	free(g.centroid);
 	free(g.node);
+	free(g.match);
 	free(g.bias);
 	free(g.rank);
 	text_free(&asked);
@@ -535,7 +543,7 @@ text_keywords(Buf *out, const Prompt *p)
 	{
 		for (int w = 0; w < phrases[i].nwords; w++)
 			phrases[i].score += log(1.0 + stem_count(stems, t.nwords, t.words[phrases[i].first + w].stem));
-		phrases[i].score *= phrases[i].count;
+		phrases[i].score *= phrases[i].count * (1 + phrases[i].nwords);
 	}
 	qsort(phrases, (size_t) n, sizeof(Phrase), compare_phrases);
 	if (unit != UNIT_POINT || want < 1)
