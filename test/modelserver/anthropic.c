@@ -13,13 +13,10 @@ anthropic_error(Reply *reply, int status, const char *message)
 {
 	static const struct
 	{
-		int			status;
+		int status;
 		const char *type;
-	}			types[] = {
-		{400, "invalid_request_error"}, {401, "authentication_error"}, {403, "permission_error"},
-		{404, "not_found_error"}, {413, "request_too_large"}, {429, "rate_limit_error"},
-		{504, "timeout_error"}, {529, "overloaded_error"}
-	};
+	} types[] = {
+		{400, "invalid_request_error"}, {401, "authentication_error"}, {403, "permission_error"}, {404, "not_found_error"}, {413, "request_too_large"}, {429, "rate_limit_error"}, {504, "timeout_error"}, {529, "overloaded_error"}};
 	const char *type = status >= 500 ? "api_error" : "invalid_request_error";
 
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
@@ -34,10 +31,10 @@ anthropic_error(Reply *reply, int status, const char *message)
 
 typedef struct MessageOptions
 {
-	const json_t *schema;		/* of the answer or of the forced tool */
-	const char *tool;			/* the forced tool's name */
-	long		max_tokens;
-	bool		stream;
+	const json_t *schema; /* of the answer or of the forced tool */
+	const char *tool;	  /* the forced tool's name */
+	long max_tokens;
+	bool stream;
 } MessageOptions;
 
 /* The tool that the answer must use, if one is forced. */
@@ -48,9 +45,9 @@ read_tools(MessageOptions *o, Request *r)
 	const json_t *choice = json_object_get(r->json, "tool_choice");
 	const char *type = json_string_value(json_object_get(choice, "type"));
 	const char *name = json_string_value(json_object_get(choice, "name"));
-	bool		any = type && strcmp(type, "any") == 0;
-	size_t		i;
-	json_t	   *tool;
+	bool any = type && strcmp(type, "any") == 0;
+	size_t i;
+	json_t *tool;
 
 	json_array_foreach(tools, i, tool)
 	{
@@ -140,13 +137,13 @@ put_head(Buf *out, Request *r)
 static void
 put_message(Request *r, const MessageOptions *o, const Conversation *c, const Answer *a)
 {
-	Buf		   *out = &r->reply.body;
+	Buf *out = &r->reply.body;
 
 	buf_putc(out, '{');
 	put_head(out, r);
 	buf_puts(out, ", \"content\": [");
 	if (r->fault.refuse != REFUSE_NONE)
-		;						/* a refusal comes without content */
+		; /* a refusal comes without content */
 	else if (o->tool)
 	{
 		const char *input = tool_input(a);
@@ -171,7 +168,8 @@ put_message(Request *r, const MessageOptions *o, const Conversation *c, const An
 		buf_putc(out, '}');
 	}
 	buf_printf(out, "], \"stop_reason\": \"%s\", \"stop_sequence\": null, "
-			   "\"usage\": {\"input_tokens\": %d, \"output_tokens\": %d}}\n", stop_reason(r, o, a), c->tokens, a->tokens);
+					"\"usage\": {\"input_tokens\": %d, \"output_tokens\": %d}}\n",
+			   stop_reason(r, o, a), c->tokens, a->tokens);
 }
 
 static void
@@ -184,7 +182,7 @@ put_event(Buf *out, const char *type, const char *rest)
 static void
 put_block_events(Buf *out, const MessageOptions *o, const Answer *a)
 {
-	Buf			data = {0};
+	Buf data = {0};
 
 	if (o->tool)
 	{
@@ -200,7 +198,7 @@ put_block_events(Buf *out, const MessageOptions *o, const Answer *a)
 	put_event(out, "ping", "");
 	for (size_t at = 0; at < a->text.len;)
 	{
-		size_t		n = text_cut_words(a->text.data + at, a->text.len - at, 1);
+		size_t n = text_cut_words(a->text.data + at, a->text.len - at, 1);
 
 		buf_reset(&data);
 		buf_printf(&data, ", \"index\": 0, \"delta\": {\"type\": \"%s\": ",
@@ -217,15 +215,16 @@ put_block_events(Buf *out, const MessageOptions *o, const Answer *a)
 static void
 put_stream(Request *r, const MessageOptions *o, const Conversation *c, const Answer *a)
 {
-	Buf		   *out = &r->reply.body;
-	Buf			data = {0};
+	Buf *out = &r->reply.body;
+	Buf data = {0};
 
 	r->reply.stream = true;
 	r->reply.type = "text/event-stream";
 	buf_puts(&data, ", \"message\": {");
 	put_head(&data, r);
 	buf_printf(&data, ", \"content\": [], \"stop_reason\": null, \"stop_sequence\": null, "
-			   "\"usage\": {\"input_tokens\": %d, \"output_tokens\": 1}}", c->tokens);
+					  "\"usage\": {\"input_tokens\": %d, \"output_tokens\": 1}}",
+			   c->tokens);
 	put_event(out, "message_start", data.data);
 	if (r->fault.refuse == REFUSE_NONE)
 		put_block_events(out, o, a);
@@ -243,7 +242,7 @@ anthropic_messages(Request *r)
 {
 	MessageOptions o;
 	Conversation c;
-	Answer		a;
+	Answer a;
 
 	if (!read_options(&o, r))
 		return;

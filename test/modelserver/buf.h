@@ -14,9 +14,9 @@
 
 typedef struct Buf
 {
-	char	   *data;			/* always NUL-terminated once something is in it */
-	size_t		len;
-	size_t		size;
+	char *data; /* always NUL-terminated once something is in it */
+	size_t len;
+	size_t size;
 } Buf;
 
 extern void *mem_alloc(size_t size);
@@ -27,7 +27,7 @@ extern void buf_reserve(Buf *b, size_t more);
 extern void buf_append(Buf *b, const void *data, size_t len);
 extern void buf_puts(Buf *b, const char *s);
 extern void buf_putc(Buf *b, char c);
-extern void buf_printf(Buf *b, const char *fmt,...) __attribute__((format(printf, 2, 3)));
+extern void buf_printf(Buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 extern void buf_json(Buf *b, const char *s, size_t len);
 extern void buf_base64(Buf *b, const void *data, size_t len);
 extern void buf_splice(Buf *b, size_t at, size_t cut, const void *data, size_t len);

@@ -13,7 +13,7 @@ static const struct
 {
 	const char *word;
 	const char *kin[MAX_KIN];
-}			table[] = {
+} table[] = {
 	/* what instructions ask for */
 	{"obligation", {"must", "shall", "required", "need", "agree", "oblige", "comply", "provide"}},
 	{"duty", {"must", "shall", "required", "need"}},
@@ -46,8 +46,7 @@ static const struct
 	{"party", {"between", "and", "company", "seller", "buyer", "supplier", "customer", "tenant", "landlord"}},
 	{"customer", {"client", "buyer"}},
 	{"vendor", {"supplier", "seller"}},
-	{"person", {"mr", "mrs", "ms", "dr"}}
-};
+	{"person", {"mr", "mrs", "ms", "dr"}}};
 
 #define ENTRIES (sizeof(table) / sizeof(table[0]))
 

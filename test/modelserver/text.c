@@ -25,21 +25,18 @@ static const char *const stop_words[] = {
 	"such", "than", "that", "the", "their", "theirs", "them", "then", "there", "these", "they", "this",
 	"those", "through", "to", "too", "under", "until", "up", "upon", "very", "was", "we", "were", "what",
 	"when", "where", "whether", "which", "while", "who", "whom", "why", "will", "with", "within",
-	"without", "would", "you", "your", "yours"
-};
+	"without", "would", "you", "your", "yours"};
 
 static const char *const abbreviations[] = {
 	"approx", "apr", "art", "aug", "cf", "co", "corp", "dec", "dept", "dr", "e.g", "est", "etc",
 	"feb", "fig", "i.e", "inc", "jan", "jul", "jun", "ltd", "mar", "mr", "mrs", "ms", "nov", "oct",
-	"p", "pp", "sec", "sep", "sept", "st", "vs"
-};
+	"p", "pp", "sec", "sep", "sept", "st", "vs"};
 
 /* Verbs that open an instruction to a model. */
 static const char *const imperatives[] = {
 	"answer", "classify", "condense", "create", "describe", "draft", "explain", "extract", "find", "give",
 	"identify", "label", "list", "merge", "name", "outline", "please", "rank", "rate", "read", "rewrite",
-	"score", "shorten", "summarise", "summarize", "tell", "translate", "what", "which", "write", "you"
-};
+	"score", "shorten", "summarise", "summarize", "tell", "translate", "what", "which", "write", "you"};
 
 static bool
 is_word_byte(unsigned char c)
@@ -57,7 +54,7 @@ compare_name(const void *a, const void *b)
 static bool
 in_list(const char *s, size_t len, const char *const *list, size_t n)
 {
-	char		lower[16];
+	char lower[16];
 
 	if (len >= sizeof(lower))
 		return false;
@@ -73,8 +70,8 @@ in_list(const char *s, size_t len, const char *const *list, size_t n)
 uint64_t
 text_stem(const char *word, size_t len)
 {
-	char		w[64];
-	size_t		n = len < sizeof(w) ? len : sizeof(w);
+	char w[64];
+	size_t n = len < sizeof(w) ? len : sizeof(w);
 
 	for (size_t i = 0; i < n; i++)
 		w[i] = (char) tolower((unsigned char) word[i]);
@@ -98,11 +95,11 @@ text_stem(const char *word, size_t len)
 bool
 text_has_word(const char *s, size_t len, const char *word)
 {
-	uint64_t	stem = text_stem(word, strlen(word));
+	uint64_t stem = text_stem(word, strlen(word));
 
 	for (size_t i = 0; i < len;)
 	{
-		size_t		from = i;
+		size_t from = i;
 
 		while (i < len && is_word_byte((unsigned char) s[i]))
 			i++;
@@ -121,8 +118,8 @@ text_has_word(const char *s, size_t len, const char *word)
 static bool
 ends_sentence(const char *s, size_t len, size_t start, size_t i)
 {
-	size_t		from = i;
-	size_t		next = i + 1;
+	size_t from = i;
+	size_t next = i + 1;
 
 	while (next < len && (s[next] == '"' || s[next] == '\'' || s[next] == ')' || s[next] == ']'))
 		next++;
@@ -133,17 +130,17 @@ ends_sentence(const char *s, size_t len, size_t start, size_t i)
 	while (from > start && (is_word_byte((unsigned char) s[from - 1]) || s[from - 1] == '.'))
 		from--;
 	if (i - from == 1 && isalpha((unsigned char) s[from]))
-		return false;			/* an initial, or "a." in a list */
+		return false; /* an initial, or "a." in a list */
 	if (in_list(s + from, i - from, LIST(abbreviations)))
 		return false;
 	if (from == start || (from > 0 && s[from - 1] == '\n'))
 	{
-		size_t		k = from;
+		size_t k = from;
 
 		while (k < i && (isdigit((unsigned char) s[k]) || s[k] == '.'))
 			k++;
 		if (k == i && k > from)
-			return false;		/* "12." at the start of a line numbers it */
+			return false; /* "12." at the start of a line numbers it */
 	}
 	while (next < len && isspace((unsigned char) s[next]))
 		next++;
@@ -156,7 +153,7 @@ ends_sentence(const char *s, size_t len, size_t start, size_t i)
 static bool
 ends_block(const char *s, size_t len, size_t i)
 {
-	size_t		k = i + 1;
+	size_t k = i + 1;
 
 	while (k < len && (s[k] == ' ' || s[k] == '\t' || s[k] == '\r'))
 		k++;
@@ -192,19 +189,19 @@ add_sentence(Text *t, size_t from, size_t to, int *room)
 		*room = *room ? *room * 2 : 32;
 		t->sentences = mem_resize(t->sentences, sizeof(Sentence) * (size_t) *room);
 	}
-	t->sentences[t->nsentences++] = (Sentence) {.off = from,.len = to - from};
+	t->sentences[t->nsentences++] = (Sentence){.off = from, .len = to - from};
 }
 
 static void
 split_sentences(Text *t)
 {
-	size_t		start = 0;
-	int			room = 0;
+	size_t start = 0;
+	int room = 0;
 
 	for (size_t i = 0; i < t->len; i++)
 	{
-		char		c = t->s[i];
-		bool		wide = is_wide_stop(t->s, t->len, i);
+		char c = t->s[i];
+		bool wide = is_wide_stop(t->s, t->len, i);
 
 		if (((c == '.' || c == '!' || c == '?') && ends_sentence(t->s, t->len, start, i)) || wide)
 		{
@@ -224,17 +221,17 @@ split_sentences(Text *t)
 static void
 split_words(Text *t)
 {
-	int			room = 0;
+	int room = 0;
 
 	for (int n = 0; n < t->nsentences; n++)
 	{
-		Sentence   *sen = &t->sentences[n];
-		size_t		end = sen->off + sen->len;
+		Sentence *sen = &t->sentences[n];
+		size_t end = sen->off + sen->len;
 
 		sen->first = t->nwords;
 		for (size_t i = sen->off; i < end;)
 		{
-			size_t		from = i;
+			size_t from = i;
 
 			while (i < end && (is_word_byte((unsigned char) t->s[i]) ||
 							   (i > from && t->s[i] == '\'' && i + 1 < end && isalpha((unsigned char) t->s[i + 1]))))
@@ -249,14 +246,8 @@ split_words(Text *t)
 				room = room ? room * 2 : 256;
 				t->words = mem_resize(t->words, sizeof(Word) * (size_t) room);
 			}
-			t->words[t->nwords++] = (Word)
-			{
-				.off = from,.len = i - from,.sentence = n,
-				.stem = text_stem(t->s + from, i - from),
-				.stop = i - from == 1 || in_list(t->s + from, i - from, LIST(stop_words)),
-				.capital = isupper((unsigned char) t->s[from]),
-				.digit = isdigit((unsigned char) t->s[from])
-			};
+			t->words[t->nwords++] = (Word){
+				.off = from, .len = i - from, .sentence = n, .stem = text_stem(t->s + from, i - from), .stop = i - from == 1 || in_list(t->s + from, i - from, LIST(stop_words)), .capital = isupper((unsigned char) t->s[from]), .digit = isdigit((unsigned char) t->s[from])};
 		}
 		sen->nwords = t->nwords - sen->first;
 	}
@@ -286,8 +277,8 @@ text_free(Text *t)
 void
 text_squeeze(Buf *out, const char *s, size_t len)
 {
-	bool		space = false;
-	size_t		start = out->len;
+	bool space = false;
+	size_t start = out->len;
 
 	for (size_t i = 0; i < len; i++)
 	{
@@ -307,12 +298,12 @@ text_squeeze(Buf *out, const char *s, size_t len)
 int
 text_count_words(const char *s, size_t len)
 {
-	int			n = 0;
-	bool		inside = false;
+	int n = 0;
+	bool inside = false;
 
 	for (size_t i = 0; i < len; i++)
 	{
-		bool		word = !isspace((unsigned char) s[i]);
+		bool word = !isspace((unsigned char) s[i]);
 
 		n += word && !inside;
 		inside = word;
@@ -324,8 +315,8 @@ text_count_words(const char *s, size_t len)
 size_t
 text_cut_words(const char *s, size_t len, int max_words)
 {
-	int			n = 0;
-	size_t		i = 0;
+	int n = 0;
+	size_t i = 0;
 
 	while (i < len && n < max_words)
 	{
@@ -361,7 +352,7 @@ text_split_prompt(Prompt *p, const char *s, size_t len)
 	const char *last;
 	const char *rest;
 	const char *colon;
-	bool		command;
+	bool command;
 
 	if (stop == NULL)
 		stop = end;
@@ -373,7 +364,7 @@ text_split_prompt(Prompt *p, const char *s, size_t len)
 		word++;
 	command = word > line && in_list(line, (size_t) (word - line), LIST(imperatives));
 
-	*p = (Prompt) {.instruction = line,.text = line,.text_len = (size_t) (end - line)};
+	*p = (Prompt){.instruction = line, .text = line, .text_len = (size_t) (end - line)};
 	colon = memchr(line, ':', (size_t) (last - line));
 	if (rest < end && last > line && last - line <= 1000 && (last[-1] == ':' || command))
 	{
@@ -395,8 +386,7 @@ static int
 number_word(const char *s, size_t len)
 {
 	static const char *const names[] = {
-		"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"
-	};
+		"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"};
 
 	if (len > 0 && len <= 6 && isdigit((unsigned char) s[0]))
 		return atoi(s);
@@ -419,14 +409,11 @@ text_wanted_length(const char *s, size_t len, Unit *unit)
 	static const struct
 	{
 		const char *name;
-		Unit		unit;
-	}			units[] = {
-		{"sentence", UNIT_SENTENCE}, {"line", UNIT_LINE}, {"paragraph", UNIT_PARAGRAPH}, {"page", UNIT_PAGE},
-		{"word", UNIT_WORD}, {"point", UNIT_POINT}, {"bullet", UNIT_POINT}, {"phrase", UNIT_POINT},
-		{"keyword", UNIT_POINT}, {"item", UNIT_POINT}
-	};
-	Text		t;
-	int			n = 0;
+		Unit unit;
+	} units[] = {
+		{"sentence", UNIT_SENTENCE}, {"line", UNIT_LINE}, {"paragraph", UNIT_PARAGRAPH}, {"page", UNIT_PAGE}, {"word", UNIT_WORD}, {"point", UNIT_POINT}, {"bullet", UNIT_POINT}, {"phrase", UNIT_POINT}, {"keyword", UNIT_POINT}, {"item", UNIT_POINT}};
+	Text t;
+	int n = 0;
 
 	*unit = UNIT_NONE;
 	text_parse(&t, s, len);
