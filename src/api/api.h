@@ -65,7 +65,15 @@ typedef struct Api
 } Api;
 
 extern const Api *api_lookup(const char *name);
-extern bool api_param_known(const char *name);
 extern const char *const *api_names(void);
+
+extern bool api_param_known(const char *name);
+extern const char *const *api_param_names(void);
+extern char *api_params_fault(const Jsonb *params, char **hint);
+extern ErrorClass api_status_class(int status, bool retry_after);
+
+/* What a server with api http is given as options. */
+extern const char *api_headers_fault(const Jsonb *headers);
+extern const char *api_request_fault(const Jsonb *request);
 
 #endif							/* CHAINCALL_API_H */
