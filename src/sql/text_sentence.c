@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "sql/text_scan.h"
 
 #define MAX_WORD 16
@@ -71,8 +72,11 @@ unicode_mark(uint32 c)
 }
 
 static MarkKind
-euc_mark(uint32 c)
+euc_mark(const TextScan *scan, uint32 c)
 {
+	bool		japan = scan->encoding == PG_EUC_JP ||
+		scan->encoding == PG_EUC_JIS_2004;
+
 	switch (c)
 	{
 		case 0xA1A3:			/* ideographic full stop */
@@ -81,6 +85,15 @@ euc_mark(uint32 c)
 		case 0xA3A1:			/* China, Korea: ! and ? */
 		case 0xA3BF:
 			return MARK_WIDE_END;
+		case 0xA1C9:			/* right quote and brackets */
+		case 0xA1CB:
+		case 0xA1D7:
+		case 0xA1D9:
+			return japan ? MARK_CLOSE : MARK_NONE;
+		case 0xA1B1:
+		case 0xA1B9:
+		case 0xA1BB:
+			return japan ? MARK_NONE : MARK_CLOSE;
 		default:
 			return MARK_NONE;
 	}
@@ -93,7 +106,7 @@ mark_kind(const TextScan *scan, uint32 c)
 	{
 		if (scan->family == FAMILY_UNICODE)
 			return unicode_mark(c);
-		return scan->family == FAMILY_EUC ? euc_mark(c) : MARK_NONE;
+		return scan->family == FAMILY_EUC ? euc_mark(scan, c) : MARK_NONE;
 	}
 	switch (c)
 	{

@@ -186,7 +186,9 @@ next_part(TextScan *scan, SplitBy by, int *pos, int end, TextSpan *part)
 
 /*
  * Adds the whole, or where it has too many tokens as few parts of it as will
- * do, cut by the division `by` and finer ones.
+ * do, cut by the division `by` and finer ones.  A paragraph that is too long
+ * is cut together with what was gathered before it, lest a heading be left to
+ * itself.
  */
 static void
 add_fitting(TextScan *scan, TextSpan whole, SplitBy by, int size,
@@ -214,6 +216,12 @@ add_fitting(TextScan *scan, TextSpan whole, SplitBy by, int size,
 		int			tokens = scan_count_tokens(scan, part.start,
 											   part.start + part.len);
 
+		if (first >= 0 && tokens > size && by == SPLIT_PARAGRAPH)
+		{
+			part.len += part.start - first;
+			part.start = first;
+			first = -1;
+		}
 		if (first >= 0 && (int64) gathered + tokens > size)
 		{
 			spans_add(out, first, last);
