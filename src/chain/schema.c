@@ -18,23 +18,11 @@
 
 #include "base/compat.h"
 #include "base/json.h"
-#include "catalog/pg_collation.h"
 #include "chain/schema.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
-#include "regex/regex.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/memutils.h"
-
-/* Values of Schema.color: how far a walk over the schemas has come with one. */
-enum
-{
-	UNSEEN = 0,
-	LOOP_ON_THE_WAY,
-	LOOP_DONE,
-	STRICT_SEEN
-};
 
 typedef struct Compiler
 {
@@ -103,11 +91,7 @@ static void read_definitions(const Keyword *keyword);
 static void read_reference(const Keyword *keyword);
 static Schema *resolve(const Keyword *keyword, const char *pointer);
 static SchemaProperty *find_property(Schema *schema, const char *name, int len);
-static void compile_regex(const Keyword *keyword, const char *source,
-						  SchemaRegex *regex);
-static char *translate_regex(const char *source);
 static void check_loops(Compiler *compiler);
-static bool loops(Schema *schema);
 static JsonbValue *string_elements(const Keyword *keyword, JsonbValue *array, int *count);
 static JsonbValue *elements(JsonbValue *array, int *count);
 static JsonbValue *pairs(JsonbValue *object, int *count);
@@ -244,45 +228,6 @@ schema_integral(Numeric number)
 		return true;
 	whole = DirectFunctionCall2(numeric_trunc, datum, Int32GetDatum(0));
 	return DatumGetBool(DirectFunctionCall2(numeric_eq, datum, whole));
-}
-
-/*
- * Would OpenAI's strict mode take it?  There every schema has a type, every
- * object is closed and requires all its properties, and only some keywords are
- * known (OpenAI API, "Structured model outputs", supported schemas).
- */
-bool
-schema_strict(Schema *schema)
-{
-	if (schema == NULL || schema->color == STRICT_SEEN)
-		return true;
-	schema->color = STRICT_SEEN;
-
-	if (schema->never || schema->min_length >= 0 || schema->max_length >= 0 ||
-		schema->prefix_items.count > 0 || schema->contains != NULL || schema->unique_items ||
-		schema->npatterns > 0 || schema->names != NULL || schema->ndependents > 0 ||
-		schema->min_properties >= 0 || schema->max_properties >= 0 ||
-		schema->all_of.count > 0 || schema->one_of.count > 0 ||
-		schema->not_schema != NULL || schema->if_schema != NULL)
-		return false;
-	if (schema->types == 0 && schema->ref == NULL && schema->any_of.count == 0)
-		return false;
-	if ((schema->types & SCHEMA_ARRAY) && schema->items == NULL)
-		return false;
-	if ((schema->types & SCHEMA_OBJECT) &&
-		(schema->additional == NULL || !schema->additional->never))
-		return false;
-	for (int i = 0; i < schema->nproperties; i++)
-	{
-		SchemaProperty *property = &schema->properties[i];
-
-		if (!property->required || property->schema == NULL || !schema_strict(property->schema))
-			return false;
-	}
-	for (int i = 0; i < schema->any_of.count; i++)
-		if (!schema_strict(schema->any_of.items[i]))
-			return false;
-	return schema_strict(schema->items) && schema_strict(schema->ref);
 }
 
 static Schema *
@@ -462,7 +407,7 @@ read_pattern(const Keyword *keyword)
 	if (keyword->value->type != jbvString)
 		keyword_fault(keyword, "a regular expression");
 	*regex = palloc(sizeof(SchemaRegex));
-	compile_regex(keyword, string_dup(keyword->value), *regex);
+	schema_regex_compile(*regex, string_dup(keyword->value), keyword->line);
 }
 
 /* A format that is not known is an annotation, as the specification has it. */
@@ -561,7 +506,7 @@ read_patterns(const Keyword *keyword)
 	{
 		char	   *source = string_dup(&items[2 * i]);
 
-		compile_regex(keyword, source, &schema->patterns[i].regex);
+		schema_regex_compile(&schema->patterns[i].regex, source, keyword->line);
 		schema->patterns[i].schema = compile(keyword->compiler, &items[2 * i + 1],
 											 yaml_get(keyword->at, source));
 	}
@@ -706,62 +651,6 @@ find_property(Schema *schema, const char *name, int len)
 	return property;
 }
 
-/* Finds out now whether PostgreSQL can compile it. */
-static void
-compile_regex(const Keyword *keyword, const char *source, SchemaRegex *regex)
-{
-	MemoryContext context = CurrentMemoryContext;
-
-	regex->source = source;
-	regex->regex = cstring_to_text(translate_regex(source));
-	PG_TRY();
-	{
-		RE_compile_and_cache(regex->regex, REG_ADVANCED | REG_NOSUB, C_COLLATION_OID);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		if (error->sqlerrcode != ERRCODE_INVALID_REGULAR_EXPRESSION)
-			PG_RE_THROW();
-		FlushErrorState();
-		fault(keyword->line, ERRCODE_INVALID_REGULAR_EXPRESSION,
-			  psprintf("%s in \"%s\"", error->message, source),
-			  "Regular expressions are PostgreSQL's.");
-	}
-	PG_END_TRY();
-}
-
-/*
- * JSON Schema's regular expressions are JavaScript's, where \b is the edge of
- * a word; in PostgreSQL it is a backspace and the edge is \y.
- */
-static char *
-translate_regex(const char *source)
-{
-	StringInfoData buf;
-	bool		bracket = false;
-
-	initStringInfo(&buf);
-	for (const char *p = source; *p != '\0'; p++)
-	{
-		appendStringInfoChar(&buf, *p);
-		if (*p == '\\' && p[1] != '\0')
-		{
-			p++;
-			appendStringInfoChar(&buf, !bracket && *p == 'b' ? 'y' :
-								 !bracket && *p == 'B' ? 'Y' : *p);
-		}
-		else if (*p == '[')
-			bracket = true;
-		else if (*p == ']')
-			bracket = false;
-	}
-	return buf.data;
-}
-
 /* A schema that leads back to itself for the same value says nothing. */
 static void
 check_loops(Compiler *compiler)
@@ -770,39 +659,10 @@ check_loops(Compiler *compiler)
 
 	foreach(cell, compiler->schemas)
 	{
-		if (loops(lfirst(cell)))
+		if (schema_loops(lfirst(cell)))
 			fault(compiler->source == NULL ? 0 : compiler->source->line, ERRCODE_SYNTAX_ERROR,
 				  "a reference of the schema leads back to itself", NULL);
 	}
-}
-
-static bool
-any_loops(const SchemaList *list)
-{
-	for (int i = 0; i < list->count; i++)
-		if (loops(list->items[i]))
-			return true;
-	return false;
-}
-
-/* Depth first over what looks at the same value. */
-static bool
-loops(Schema *schema)
-{
-	bool		found;
-
-	check_stack_depth();
-	if (schema == NULL || schema->color == LOOP_DONE)
-		return false;
-	if (schema->color == LOOP_ON_THE_WAY)
-		return true;
-	schema->color = LOOP_ON_THE_WAY;
-	found = loops(schema->ref) || any_loops(&schema->all_of) ||
-		any_loops(&schema->any_of) || any_loops(&schema->one_of) ||
-		loops(schema->not_schema) || loops(schema->if_schema) ||
-		loops(schema->then_schema) || loops(schema->else_schema);
-	schema->color = LOOP_DONE;
-	return found;
 }
 
 /* The elements of an array that must be texts, each of them once. */

@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "chain/yaml.h"
+#include "lib/stringinfo.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
 
@@ -141,11 +142,42 @@ typedef struct SchemaVerdict
 								 * or an integer is written with a fraction */
 } SchemaVerdict;
 
+/* Where in a value: an element of `up`, or a field of it if key is set. */
+typedef struct SchemaPlace
+{
+	const struct SchemaPlace *up;	/* NULL: the value itself */
+	const char *key;
+	int			len;			/* bytes of key */
+	int			index;
+} SchemaPlace;
+
+/* schema.c */
 extern Schema *schema_compile(const Jsonb *json, const YamlNode *source);
+extern bool schema_integral(Numeric number);
+
+/* schema_check.c */
 extern bool schema_check(const Schema *schema, const Jsonb *value,
 						 const char *field, SchemaVerdict *verdict);
-extern bool schema_strict(Schema *schema);
-extern bool schema_integral(Numeric number);
+extern unsigned int schema_type_of(const JsonbValue *v);
+
+/* schema_text.c */
+extern char *schema_seen(const JsonbValue *v);
+extern char *schema_value_list(const SchemaValues *values);
+extern char *schema_type_list(unsigned int types);
+extern char *schema_field_list(const Schema *s);
+extern void schema_append_place(StringInfo buf, const SchemaPlace *at);
+extern const char *schema_number_text(Numeric number);
+
+/* schema_format.c */
 extern const SchemaFormat *schema_format(const char *name);
+
+/* schema_regex.c */
+extern void schema_regex_compile(SchemaRegex *regex, const char *source, int line);
+extern bool schema_regex_match(const SchemaRegex *regex, const char *text,
+							   int len, bool *matches);
+
+/* schema_walk.c */
+extern bool schema_loops(Schema *schema);
+extern bool schema_strict(Schema *schema);
 
 #endif							/* CHAINCALL_SCHEMA_H */

@@ -10,29 +10,15 @@
 #include "postgres.h"
 
 #include "base/json.h"
-#include "catalog/pg_collation.h"
 #include "chain/schema.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "regex/regex.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/json.h"
 
 #define MAX_DEPTH 1000			/* schemas within schemas, references included */
 #define MAX_WORK 4000000		/* values looked at, each time counted */
-#define MAX_SEEN 60				/* characters of a text that are shown */
-#define MAX_NAMED 20			/* values or names that are listed */
 #define MAX_REASONS 3			/* alternatives whose reason is told */
-
-/* Where in the value: an element of `up`, or a field if key is set. */
-typedef struct Place
-{
-	const struct Place *up;		/* NULL: the value itself */
-	const char *key;
-	int			len;
-	int			index;
-} Place;
 
 typedef struct Checker
 {
@@ -46,37 +32,29 @@ typedef struct Checker
 /* Nobody asks for reasons while alternatives are tried: then none is made up. */
 #define UNFIT(c, ...) ((c)->quiet || (c)->gave_up ? false : unfit((c), __VA_ARGS__))
 
-static bool check(Checker *c, const Schema *s, const JsonbValue *v, const Place *at);
-static bool check_one(Checker *c, const Schema *s, const JsonbValue *v, const Place *at);
-static bool check_type(Checker *c, const Schema *s, const JsonbValue *v, const Place *at);
-static bool check_values(Checker *c, const Schema *s, const JsonbValue *v, const Place *at);
-static bool check_number(Checker *c, const Schema *s, const JsonbValue *v, const Place *at);
-static bool check_string(Checker *c, const Schema *s, const JsonbValue *v, const Place *at);
-static bool check_array(Checker *c, const Schema *s, const JsonbValue *v, const Place *at);
-static bool check_contains(Checker *c, const Schema *s, JsonbContainer *array, const Place *at);
-static bool check_unique(Checker *c, JsonbContainer *array, const Place *at);
-static bool check_object(Checker *c, const Schema *s, const JsonbValue *v, const Place *at);
-static bool check_other_fields(Checker *c, const Schema *s, JsonbContainer *object, const Place *at);
-static bool check_dependents(Checker *c, const Schema *s, JsonbContainer *object, const Place *at);
-static bool check_logic(Checker *c, const Schema *s, const JsonbValue *v, const Place *at);
-static bool check_any(Checker *c, const Schema *s, const JsonbValue *v, const Place *at);
-static bool fits(Checker *c, const Schema *s, const JsonbValue *v, const Place *at);
-static bool matches(Checker *c, const SchemaRegex *regex, const char *text, int len, const Place *at);
+static bool check(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at);
+static bool check_one(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at);
+static bool check_type(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at);
+static bool check_values(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at);
+static bool check_number(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at);
+static bool check_string(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at);
+static bool check_array(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at);
+static bool check_contains(Checker *c, const Schema *s, JsonbContainer *array, const SchemaPlace *at);
+static bool check_unique(Checker *c, JsonbContainer *array, const SchemaPlace *at);
+static bool check_object(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at);
+static bool check_other_fields(Checker *c, const Schema *s, JsonbContainer *object, const SchemaPlace *at);
+static bool check_dependents(Checker *c, const Schema *s, JsonbContainer *object, const SchemaPlace *at);
+static bool check_logic(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at);
+static bool check_any(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at);
+static bool fits(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at);
+static bool matches(Checker *c, const SchemaRegex *regex, const char *text, int len);
 static bool give_up(Checker *c, const char *why);
-static bool unfit(Checker *c, const Place *at, const char *format,...) pg_attribute_printf(3, 4);
-static bool bound(Checker *c, const JsonbValue *v, const Place *at, Numeric number,
+static bool unfit(Checker *c, const SchemaPlace *at, const char *format,...) pg_attribute_printf(3, 4);
+static bool bound(Checker *c, const JsonbValue *v, const SchemaPlace *at, Numeric number,
 				  PGFunction holds, const char *words);
-static bool count_bounds(Checker *c, const Place *at, int64 count, int64 min, int64 max,
+static bool count_bounds(Checker *c, const SchemaPlace *at, int64 count, int64 min, int64 max,
 						 const char *what);
 static bool same_value(const JsonbValue *a, const JsonbValue *b);
-static unsigned int type_of(const JsonbValue *v);
-static char *seen(const JsonbValue *v);
-static char *value_list(const SchemaValues *values);
-static char *type_list(unsigned int types);
-static char *field_list(const Schema *s);
-static void append_place(StringInfo buf, const Place *at);
-static void append_value(StringInfo buf, const JsonbValue *v);
-static const char *number_text(Numeric number);
 
 /*
  * Does the value fit?  verdict is set either way; its message, palloc'd in the
@@ -90,7 +68,7 @@ schema_check(const Schema *schema, const Jsonb *value, const char *field,
 {
 	Checker		checker = {0};
 	JsonbValue	root;
-	Place		place = {NULL, field, field ? strlen(field) : 0, 0};
+	SchemaPlace		place = {NULL, field, field ? strlen(field) : 0, 0};
 
 	verdict->why = NULL;
 	verdict->absent = false;
@@ -105,7 +83,7 @@ schema_check(const Schema *schema, const Jsonb *value, const char *field,
 }
 
 static bool
-check(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
+check(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at)
 {
 	bool		fit;
 
@@ -122,10 +100,10 @@ check(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
 }
 
 static bool
-check_one(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
+check_one(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at)
 {
 	if (s->never)
-		return UNFIT(c, at, "nothing is allowed here, got %s", seen(v));
+		return UNFIT(c, at, "nothing is allowed here, got %s", schema_seen(v));
 	/* a list of what is right says more than a type */
 	if (!check_values(c, s, v, at) || !check_type(c, s, v, at))
 		return false;
@@ -135,35 +113,35 @@ check_one(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
 	if ((s->groups & SCHEMA_HAS_STRING) && v->type == jbvString &&
 		!check_string(c, s, v, at))
 		return false;
-	if ((s->groups & SCHEMA_HAS_ARRAY) && type_of(v) == SCHEMA_ARRAY &&
+	if ((s->groups & SCHEMA_HAS_ARRAY) && schema_type_of(v) == SCHEMA_ARRAY &&
 		!check_array(c, s, v, at))
 		return false;
-	if ((s->groups & SCHEMA_HAS_OBJECT) && type_of(v) == SCHEMA_OBJECT &&
+	if ((s->groups & SCHEMA_HAS_OBJECT) && schema_type_of(v) == SCHEMA_OBJECT &&
 		!check_object(c, s, v, at))
 		return false;
 	return !(s->groups & SCHEMA_HAS_LOGIC) || check_logic(c, s, v, at);
 }
 
 static bool
-check_type(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
+check_type(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at)
 {
 	if (s->types == 0)
 		return true;
 	if (v->type == jbvNumeric && !(s->types & SCHEMA_NUMBER))
 	{
 		if (!(s->types & SCHEMA_INTEGER) || !schema_integral(v->val.numeric))
-			return UNFIT(c, at, "expected %s, got %s", type_list(s->types), seen(v));
+			return UNFIT(c, at, "expected %s, got %s", schema_type_list(s->types), schema_seen(v));
 		if (DatumGetInt32(DirectFunctionCall1(numeric_scale,
 											  NumericGetDatum(v->val.numeric))) > 0)
 			c->verdict->absent = true;
 		return true;
 	}
-	return (type_of(v) & s->types) != 0 ||
-		UNFIT(c, at, "expected %s, got %s", type_list(s->types), seen(v));
+	return (schema_type_of(v) & s->types) != 0 ||
+		UNFIT(c, at, "expected %s, got %s", schema_type_list(s->types), schema_seen(v));
 }
 
 static bool
-check_values(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
+check_values(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at)
 {
 	const SchemaValues *values = &s->one_of_values;
 	int			i;
@@ -172,7 +150,7 @@ check_values(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
 	{
 		SchemaValues one = {1, s->constant};
 
-		return UNFIT(c, at, "expected %s, got %s", value_list(&one), seen(v));
+		return UNFIT(c, at, "expected %s, got %s", schema_value_list(&one), schema_seen(v));
 	}
 	if (values->count == 0)
 		return true;
@@ -181,11 +159,11 @@ check_values(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
 		if (same_value(&values->items[i], v))
 			return true;
 	return UNFIT(c, at, "expected %s%s, got %s", values->count > 1 ? "one of " : "",
-				 value_list(values), seen(v));
+				 schema_value_list(values), schema_seen(v));
 }
 
 static bool
-check_number(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
+check_number(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at)
 {
 	if (!bound(c, v, at, s->minimum, numeric_ge, "at least") ||
 		!bound(c, v, at, s->maximum, numeric_le, "at most") ||
@@ -200,13 +178,13 @@ check_number(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
 		if (!DatumGetBool(DirectFunctionCall2(numeric_eq, rest,
 											  NumericGetDatum(int64_to_numeric(0)))))
 			return UNFIT(c, at, "expected a multiple of %s, got %s",
-						 number_text(s->multiple_of), seen(v));
+						 schema_number_text(s->multiple_of), schema_seen(v));
 	}
 	return true;
 }
 
 static bool
-check_string(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
+check_string(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at)
 {
 	const char *text = v->val.string.val;
 	int			len = v->val.string.len;
@@ -218,8 +196,8 @@ check_string(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
 		if (!count_bounds(c, at, chars, s->min_length, s->max_length, "characters"))
 			return false;
 	}
-	if (s->pattern != NULL && !matches(c, s->pattern, text, len, at))
-		return UNFIT(c, at, "expected text that matches %s, got %s", s->pattern->source, seen(v));
+	if (s->pattern != NULL && !matches(c, s->pattern, text, len))
+		return UNFIT(c, at, "expected text that matches %s, got %s", s->pattern->source, schema_seen(v));
 	if (s->format != NULL)
 	{
 		char	   *copy = pnstrdup(text, len);
@@ -227,18 +205,18 @@ check_string(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
 
 		pfree(copy);
 		if (!fit)
-			return UNFIT(c, at, "expected %s, got %s", s->format->expected, seen(v));
+			return UNFIT(c, at, "expected %s, got %s", s->format->expected, schema_seen(v));
 	}
 	return true;
 }
 
 static bool
-check_array(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
+check_array(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at)
 {
 	JsonbContainer *array = v->val.binary.data;
 	JsonbIterator *it;
 	JsonbValue	item;
-	Place		place = {at, NULL, 0, 0};
+	SchemaPlace		place = {at, NULL, 0, 0};
 
 	if (!count_bounds(c, at, JsonContainerSize(array), s->min_items, s->max_items, "elements"))
 		return false;
@@ -261,11 +239,11 @@ check_array(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
 }
 
 static bool
-check_contains(Checker *c, const Schema *s, JsonbContainer *array, const Place *at)
+check_contains(Checker *c, const Schema *s, JsonbContainer *array, const SchemaPlace *at)
 {
 	JsonbIterator *it = JsonbIteratorInit(array);
 	JsonbValue	item;
-	Place		place = {at, NULL, 0, 0};
+	SchemaPlace		place = {at, NULL, 0, 0};
 	int64		count = 0;
 
 	(void) JsonbIteratorNext(&it, &item, true);
@@ -295,7 +273,7 @@ compare_elements(const void *a, const void *b)
 }
 
 static bool
-check_unique(Checker *c, JsonbContainer *array, const Place *at)
+check_unique(Checker *c, JsonbContainer *array, const SchemaPlace *at)
 {
 	int			n = JsonContainerSize(array);
 	Element    *items = palloc(Max(n, 1) * sizeof(Element));
@@ -318,7 +296,7 @@ check_unique(Checker *c, JsonbContainer *array, const Place *at)
 }
 
 static bool
-check_object(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
+check_object(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at)
 {
 	JsonbContainer *object = v->val.binary.data;
 	int			size = JsonContainerSize(object);
@@ -328,7 +306,7 @@ check_object(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
 	{
 		const SchemaProperty *property = &s->properties[i];
 		JsonbValue	value;
-		Place		place = {at, property->name, property->len, 0};
+		SchemaPlace		place = {at, property->name, property->len, 0};
 
 		if (getKeyJsonValueFromContainer(object, property->name, property->len, &value) == NULL)
 		{
@@ -368,7 +346,7 @@ is_property(const Schema *s, const JsonbValue *key)
 
 /* patternProperties, additionalProperties, propertyNames */
 static bool
-check_other_fields(Checker *c, const Schema *s, JsonbContainer *object, const Place *at)
+check_other_fields(Checker *c, const Schema *s, JsonbContainer *object, const SchemaPlace *at)
 {
 	JsonbIterator *it = JsonbIteratorInit(object);
 	JsonbValue	key;
@@ -379,7 +357,7 @@ check_other_fields(Checker *c, const Schema *s, JsonbContainer *object, const Pl
 	{
 		const char *name = key.val.string.val;
 		int			len = key.val.string.len;
-		Place		place = {at, name, len, 0};
+		SchemaPlace		place = {at, name, len, 0};
 		bool		known = is_property(s, &key);
 
 		(void) JsonbIteratorNext(&it, &value, true);
@@ -388,7 +366,7 @@ check_other_fields(Checker *c, const Schema *s, JsonbContainer *object, const Pl
 			return UNFIT(c, at, "the name of field \"%.*s\" is not allowed", len, name);
 		for (int i = 0; i < s->npatterns; i++)
 		{
-			if (!matches(c, &s->patterns[i].regex, name, len, at))
+			if (!matches(c, &s->patterns[i].regex, name, len))
 				continue;
 			known = true;
 			if (!check(c, s->patterns[i].schema, &value, &place))
@@ -397,7 +375,7 @@ check_other_fields(Checker *c, const Schema *s, JsonbContainer *object, const Pl
 		if (known || s->additional == NULL)
 			continue;
 		if (s->additional->never)
-			return UNFIT(c, at, "field \"%.*s\" is not allowed%s", len, name, field_list(s));
+			return UNFIT(c, at, "field \"%.*s\" is not allowed%s", len, name, schema_field_list(s));
 		if (!check(c, s->additional, &value, &place))
 			return false;
 	}
@@ -405,7 +383,7 @@ check_other_fields(Checker *c, const Schema *s, JsonbContainer *object, const Pl
 }
 
 static bool
-check_dependents(Checker *c, const Schema *s, JsonbContainer *object, const Place *at)
+check_dependents(Checker *c, const Schema *s, JsonbContainer *object, const SchemaPlace *at)
 {
 	JsonbValue	value;
 
@@ -427,7 +405,7 @@ check_dependents(Checker *c, const Schema *s, JsonbContainer *object, const Plac
 }
 
 static bool
-check_logic(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
+check_logic(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at)
 {
 	int			count = 0;
 
@@ -443,12 +421,12 @@ check_logic(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
 		for (int i = 0; i < s->one_of.count; i++)
 			count += fits(c, s->one_of.items[i], v, at);
 		if (count > 1)
-			return UNFIT(c, at, "%d alternatives of \"oneOf\" fit %s, expected one", count, seen(v));
+			return UNFIT(c, at, "%d alternatives of \"oneOf\" fit %s, expected one", count, schema_seen(v));
 		if (count == 0)
-			return UNFIT(c, at, "no alternative of \"oneOf\" fits %s", seen(v));
+			return UNFIT(c, at, "no alternative of \"oneOf\" fits %s", schema_seen(v));
 	}
 	if (s->not_schema != NULL && fits(c, s->not_schema, v, at))
-		return UNFIT(c, at, "\"not\" excludes %s", seen(v));
+		return UNFIT(c, at, "\"not\" excludes %s", schema_seen(v));
 	if (s->if_schema != NULL)
 	{
 		const Schema *branch = fits(c, s->if_schema, v, at) ? s->then_schema : s->else_schema;
@@ -461,7 +439,7 @@ check_logic(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
 
 /* Tries quietly; only when none fits, and somebody wants to know, again for the reasons. */
 static bool
-check_any(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
+check_any(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at)
 {
 	StringInfoData reasons;
 
@@ -486,7 +464,7 @@ check_any(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
 
 /* Fit or not, without a message. */
 static bool
-fits(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
+fits(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at)
 {
 	bool		quiet = c->quiet;
 	bool		fit;
@@ -497,25 +475,13 @@ fits(Checker *c, const Schema *s, const JsonbValue *v, const Place *at)
 	return fit;
 }
 
-/*
- * Does a regular expression match anywhere in the text?  It has been compiled
- * before, when the schema was.
- */
 static bool
-matches(Checker *c, const SchemaRegex *regex, const char *text, int len, const Place *at)
+matches(Checker *c, const SchemaRegex *regex, const char *text, int len)
 {
-	regex_t    *compiled;
-	pg_wchar   *wide;
-	int			result;
+	bool		matched;
 
-	compiled = RE_compile_and_cache(regex->regex, REG_ADVANCED | REG_NOSUB, C_COLLATION_OID);
-	wide = palloc((len + 1) * sizeof(pg_wchar));
-	result = pg_regexec(compiled, wide, pg_mb2wchar_with_len(text, wide, len), 0,
-						NULL, 0, NULL, 0);
-	pfree(wide);
-	if (result != REG_OKAY && result != REG_NOMATCH)
-		return give_up(c, "a regular expression could not be applied to it");
-	return result == REG_OKAY;
+	return schema_regex_match(regex, text, len, &matched) ? matched :
+		give_up(c, "a regular expression could not be applied to it");
 }
 
 /* Ends the check whatever alternatives there are. */
@@ -529,7 +495,7 @@ give_up(Checker *c, const char *why)
 
 /* Notes why; returns false for the caller to return. */
 static bool
-unfit(Checker *c, const Place *at, const char *format,...)
+unfit(Checker *c, const SchemaPlace *at, const char *format,...)
 {
 	StringInfoData buf;
 	va_list		args;
@@ -539,7 +505,7 @@ unfit(Checker *c, const Place *at, const char *format,...)
 	if (at != NULL)
 	{
 		appendStringInfoString(&buf, "at ");
-		append_place(&buf, at);
+		schema_append_place(&buf, at);
 		appendStringInfoString(&buf, ": ");
 	}
 	for (;;)
@@ -556,18 +522,18 @@ unfit(Checker *c, const Place *at, const char *format,...)
 }
 
 static bool
-bound(Checker *c, const JsonbValue *v, const Place *at, Numeric number,
+bound(Checker *c, const JsonbValue *v, const SchemaPlace *at, Numeric number,
 	  PGFunction holds, const char *words)
 {
 	if (number == NULL ||
 		DatumGetBool(DirectFunctionCall2(holds, NumericGetDatum(v->val.numeric),
 										 NumericGetDatum(number))))
 		return true;
-	return UNFIT(c, at, "expected %s %s, got %s", words, number_text(number), seen(v));
+	return UNFIT(c, at, "expected %s %s, got %s", words, schema_number_text(number), schema_seen(v));
 }
 
 static bool
-count_bounds(Checker *c, const Place *at, int64 count, int64 min, int64 max, const char *what)
+count_bounds(Checker *c, const SchemaPlace *at, int64 count, int64 min, int64 max, const char *what)
 {
 	if (min >= 0 && count < min)
 		return UNFIT(c, at, "expected at least " INT64_FORMAT " %s, got " INT64_FORMAT,
@@ -597,15 +563,18 @@ same_value(const JsonbValue *a, const JsonbValue *b)
 			return a->val.string.len == b->val.string.len &&
 				memcmp(a->val.string.val, b->val.string.val, a->val.string.len) == 0;
 		case jbvBinary:
-			return type_of(a) == type_of(b) &&
+			return schema_type_of(a) == schema_type_of(b) &&
 				compareJsonbContainers(a->val.binary.data, b->val.binary.data) == 0;
 		default:
 			return false;
 	}
 }
 
-static unsigned int
-type_of(const JsonbValue *v)
+/*
+ * The bit of a value's type; a number's is SCHEMA_NUMBER, whole or not.
+ */
+unsigned int
+schema_type_of(const JsonbValue *v)
 {
 	switch (v->type)
 	{
@@ -619,153 +588,5 @@ type_of(const JsonbValue *v)
 			return SCHEMA_STRING;
 		default:
 			return JsonContainerIsArray(v->val.binary.data) ? SCHEMA_ARRAY : SCHEMA_OBJECT;
-	}
-}
-
-/* A value for a message: its type, and the value if it is short. */
-static char *
-seen(const JsonbValue *v)
-{
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	switch (type_of(v))
-	{
-		case SCHEMA_STRING:
-			appendStringInfoString(&buf, "string ");
-			break;
-		case SCHEMA_NUMBER:
-			appendStringInfoString(&buf, "number ");
-			break;
-		case SCHEMA_ARRAY:
-			appendStringInfo(&buf, "array of %d", (int) JsonContainerSize(v->val.binary.data));
-			return buf.data;
-		case SCHEMA_OBJECT:
-			appendStringInfoString(&buf, "object");
-			return buf.data;
-		default:
-			break;
-	}
-	append_value(&buf, v);
-	return buf.data;
-}
-
-static void
-append_value(StringInfo buf, const JsonbValue *v)
-{
-	JsonbValue	copy = *v;
-	int			len;
-
-	switch (type_of(v))
-	{
-		case SCHEMA_NULL:
-			appendStringInfoString(buf, "null");
-			break;
-		case SCHEMA_BOOLEAN:
-			appendStringInfoString(buf, v->val.boolean ? "true" : "false");
-			break;
-		case SCHEMA_NUMBER:
-			appendStringInfoString(buf, number_text(v->val.numeric));
-			break;
-		case SCHEMA_STRING:
-			len = pg_mbcharcliplen(v->val.string.val, v->val.string.len, MAX_SEEN);
-			escape_json(buf, pnstrdup(v->val.string.val, len));
-			if (len < v->val.string.len)
-				appendStringInfoString(buf, "...");
-			break;
-		default:
-			appendStringInfoString(buf, json_excerpt(JsonbValueToJsonb(&copy), MAX_SEEN));
-			break;
-	}
-}
-
-static const char *
-number_text(Numeric number)
-{
-	char	   *text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
-
-	if (strlen(text) > MAX_SEEN)
-		strcpy(text + MAX_SEEN - 3, "...");
-	return text;
-}
-
-static char *
-value_list(const SchemaValues *values)
-{
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	for (int i = 0; i < values->count && i < MAX_NAMED; i++)
-	{
-		if (i > 0)
-			appendStringInfoString(&buf, ", ");
-		append_value(&buf, &values->items[i]);
-	}
-	if (values->count > MAX_NAMED)
-		appendStringInfoString(&buf, ", ...");
-	return buf.data;
-}
-
-static char *
-type_list(unsigned int types)
-{
-	static const char *const names[] = {
-		"null", "boolean", "integer", "number", "string", "array", "object"
-	};
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	/* null last: "string or null" */
-	for (int i = 1; i <= lengthof(names); i++)
-	{
-		int			bit = i % lengthof(names);
-
-		if (types & (1 << bit))
-			appendStringInfo(&buf, "%s%s", buf.len > 0 ? " or " : "", names[bit]);
-	}
-	return buf.data;
-}
-
-static char *
-field_list(const Schema *s)
-{
-	StringInfoData buf;
-	int			n = 0;
-
-	initStringInfo(&buf);
-	for (int i = 0; i < s->nproperties; i++)
-	{
-		if (s->properties[i].schema == NULL || n++ >= MAX_NAMED)
-			continue;
-		appendStringInfo(&buf, "%s%s", n == 1 ? "; the fields are " : ", ", s->properties[i].name);
-	}
-	if (n > MAX_NAMED)
-		appendStringInfoString(&buf, ", ...");
-	return buf.data;
-}
-
-/* lines[2].qty, or ["odd name"] where a name needs quotes */
-static void
-append_place(StringInfo buf, const Place *at)
-{
-	bool		plain = true;
-
-	if (at->up != NULL)
-		append_place(buf, at->up);
-	if (at->key == NULL)
-	{
-		appendStringInfo(buf, "[%d]", at->index);
-		return;
-	}
-	for (int i = 0; i < at->len; i++)
-		plain = plain && (isalnum((unsigned char) at->key[i]) || at->key[i] == '_' ||
-						  IS_HIGHBIT_SET(at->key[i]));
-	if (plain && at->len > 0)
-		appendStringInfo(buf, "%s%.*s", at->up != NULL ? "." : "", at->len, at->key);
-	else
-	{
-		appendStringInfoChar(buf, '[');
-		escape_json(buf, pnstrdup(at->key, at->len));
-		appendStringInfoChar(buf, ']');
 	}
 }
