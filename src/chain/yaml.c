@@ -124,10 +124,7 @@ read_document(YamlReader *reader)
 		if (reader->event.data.document_start.version_directive != NULL ||
 			reader->event.data.document_start.tag_directives.start !=
 			reader->event.data.document_start.tag_directives.end)
-			ereport(ERROR,
-					(errcode(ERRCODE_SYNTAX_ERROR),
-					 errmsg("line %d: directives are not allowed", event_line(reader)),
-					 errhint("Leave out the line that begins with %%.")));
+			yaml_fault_directive(reader->source, reader->start);
 		next_event(reader);
 	}
 	empty = reader->event.type == YAML_STREAM_END_EVENT ||

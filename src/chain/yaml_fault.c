@@ -34,6 +34,8 @@ static const FaultText faults[] = {
 	{"mapping values are not allowed", AT_PROBLEM, true,
 	 "a colon followed by a space in a text without quotes",
 	 "Quote the text, or write it as a block (|); the keys of a map stand in one column."},
+	{"found unexpected ':'", AT_PROBLEM, false,
+	 "a colon in a text without quotes", FLOW_HINT},
 	{"block sequence entries are not allowed", AT_PROBLEM, true,
 	 "a list cannot begin here",
 	 "Begin a list on a line of its own; quote a text that begins with a dash."},
@@ -117,10 +119,10 @@ yaml_fault(YamlSource *source, const yaml_parser_t *parser)
 	check_bare_template(source, problem);
 	check_bare_template(source, context);
 
+	if (parser->context != NULL && strstr(parser->context, "directive") != NULL)
+		yaml_fault_directive(source, context);
 	if (strstr(parser->problem, "tag handle") != NULL ||
-		(parser->context != NULL &&
-		 (strcmp(parser->context, "while scanning a tag") == 0 ||
-		  strcmp(parser->context, "while parsing a tag") == 0)))
+		(parser->context != NULL && strstr(parser->context, "ing a tag") != NULL))
 		yaml_fault_tag(source, context);
 
 	for (int i = 0; i < lengthof(faults); i++)
@@ -169,6 +171,18 @@ yaml_fault_tag(const YamlSource *source, int offset)
 			 errdetail("An exclamation mark at the beginning of a text without quotes makes a tag of it."),
 			 corrected ? errhint("Write: %s", corrected) :
 			 errhint("Leave the tag out, or quote the text.")));
+}
+
+/*
+ * Raises the error about a line that begins with % at this byte.
+ */
+void
+yaml_fault_directive(const YamlSource *source, int offset)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SYNTAX_ERROR),
+			 errmsg("line %d: directives are not allowed", yaml_source_line(source, offset)),
+			 errhint("Leave out the line that begins with %%, or indent it if it is text.")));
 }
 
 /*

@@ -47,6 +47,8 @@ extern void yaml_fault_tab(const YamlSource *source, int offset)
 	pg_attribute_noreturn();
 extern void yaml_fault_tag(const YamlSource *source, int offset)
 	pg_attribute_noreturn();
+extern void yaml_fault_directive(const YamlSource *source, int offset)
+	pg_attribute_noreturn();
 extern void yaml_fault_template(const YamlSource *source, int offset,
 								bool flow) pg_attribute_noreturn();
 extern void yaml_fault_comment(const YamlSource *source, int from, int cut,

@@ -57,6 +57,8 @@ SELECT yaml_json(E'a: 1\n---\nb: 1');
 SELECT yaml_json(E'a: 1\n...\nb: 1');
 SELECT yaml_json(E'%YAML 1.1\n---\na: 1');
 SELECT yaml_json(E'%TAG !e! tag:x\n---\na: 1');
+SELECT yaml_json(E'%x\n---\na: 1');
+SELECT yaml_json(E'prompt: |\n%d items');
 SELECT yaml_json(E'"a"\nb: 1');
 
 -- merge keys
@@ -163,6 +165,7 @@ SELECT yaml_json(E'a: 1\n b: 2');
 SELECT yaml_json(E'- a\nb: 1');
 SELECT yaml_json('a: ]');
 SELECT yaml_json('a: [b: c: d]');
+SELECT yaml_json('{a: b:}');
 SELECT yaml_json(E'a: 1\nb: \x7f');
 
 -- nearest word

@@ -1,0 +1,2 @@
+CREATE FUNCTION fuzz_shape(seed integer, n integer) RETURNS text
+LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'chaincall_test_fuzz_shape';
