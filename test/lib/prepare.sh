@@ -82,6 +82,7 @@ prepare_missing()
 	command -v cc >/dev/null || echo gcc libc6-dev
 	command -v make >/dev/null || echo make
 	command -v openssl >/dev/null || echo openssl
+	command -v curl >/dev/null || echo curl
 	command -v prove >/dev/null || echo perl
 	prepare_has_header curl/curl.h libcurl || echo libcurl4-openssl-dev
 	prepare_has_header yaml.h yaml-0.1 || echo libyaml-dev
