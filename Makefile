@@ -165,10 +165,10 @@ test/unit/build/%: test/unit/%.c $(wildcard src/policy/*.[ch] test/unit/*.h)
 C_FILES = $(wildcard src/*.[ch] src/*/*.[ch] test/*/*.[ch])
 
 format:
-	clang-format -i $(C_FILES)
+	test/format $(C_FILES)
 
 format-check:
-	clang-format --dry-run -Werror $(C_FILES)
+	test/format --check $(C_FILES)
 
 lint:
 	@test/lint

@@ -13,10 +13,10 @@
 extern void asan_first(void);
 
 void
-__attribute__((constructor))
-asan_first(void)
+	__attribute__((constructor))
+	asan_first(void)
 {
-	void *volatile p = malloc(1);
+	void	   *volatile p = malloc(1);
 
 	free(p);
 }

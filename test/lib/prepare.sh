@@ -224,8 +224,9 @@ prepare_outside()
 
 	mkdir "$WORK/tree" "$WORK/tmp" "$WORK/home" "$WORK/socket" "$WORK/log"
 	tar -C "$repo" -c --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' --exclude=./tmp_check \
-		--exclude=./results --exclude=./test/modelserver/modelserver --exclude=./test/unit/build . |
-		tar -C "$WORK/tree" -x --no-same-owner || exit 1
+		--exclude=./results --exclude=./test/modelserver/modelserver --exclude=./test/unit/build \
+		--exclude=./test/module/chaincall_test--1.sql . | tar -C "$WORK/tree" -x --no-same-owner || exit 1
+	touch "$WORK/tree/chaincall.control"	# the SQL is joined anew
 	if [ -n "${KEY_FILE:-}" ]; then
 		(umask 077 && cat "$KEY_FILE" >"$WORK/key") || exit 1
 	fi
