@@ -173,10 +173,13 @@ format-check:
 lint:
 	@test/lint
 
+print-sql-parts:
+	@echo $(SQL_PARTS)
+
 clean: clean-tests
 clean-tests:
 	rm -rf test/unit/build test/results test/output_iso
 	@! test -f test/modelserver/Makefile || $(MAKE) -s -C test/modelserver clean
 	@test -z "$(PGXS)" || ! test -f test/module/Makefile || $(MAKE) -s -C test/module clean
 
-.PHONY: all help install installcheck uninstall clean clean-tests test demo bench fuzz test-chroot unit format format-check lint
+.PHONY: all help install installcheck uninstall clean clean-tests test demo bench fuzz test-chroot unit format format-check lint print-sql-parts

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Common ground of the drivers (test/run, test/demo/run, test/bench/run): sourced, not run. Bash.
 #
 # A driver calls `prepare "$@"` first. Outside, prepare installs what is missing, makes a temporary directory, copies the
@@ -81,6 +82,7 @@ prepare_missing()
 
 	command -v cc >/dev/null || echo gcc libc6-dev
 	command -v make >/dev/null || echo make
+	command -v pkg-config >/dev/null || echo pkg-config
 	command -v openssl >/dev/null || echo openssl
 	command -v curl >/dev/null || echo curl
 	command -v prove >/dev/null || echo perl

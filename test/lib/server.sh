@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # A private server for the drivers; sourced by prepare.sh.
 
 # Starts a private server named $1 with the private PostgreSQL and points libpq's variables at it. It listens on a
