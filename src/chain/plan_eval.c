@@ -31,7 +31,6 @@ typedef struct Evaluation
 	Env			env;
 	const StepRun *run;
 	void		(*work) (struct Evaluation *);
-	MemoryContext cxt;			/* where it runs */
 	const void *source;
 	void	   *target;
 	void	   *result;
@@ -64,7 +63,7 @@ static void
 evaluation_work(void *arg)
 {
 	Evaluation *evaluation = arg;
-	MemoryContext old = MemoryContextSwitchTo(evaluation->cxt);
+	MemoryContext old = MemoryContextSwitchTo(evaluation->env.plan->scratch);
 
 	evaluation->work(evaluation);
 	MemoryContextSwitchTo(old);
@@ -110,8 +109,6 @@ plan_evaluate(ChainPlan *plan, Evaluation *evaluation, const StepRun *run,
 	evaluation->env.plan = plan;
 	evaluation->env.chain = run->chain;
 	evaluation->env.item = item ? item : run->parent;
-	if (evaluation->cxt == NULL)
-		evaluation->cxt = plan->scratch;
 	plan->at_run = run;
 	plan->at_item = item;
 	context.callback = evaluation_context;
@@ -440,30 +437,67 @@ render_model(const Step *step, Task *task, Env *env)
 
 /* ---- statements and functions ---- */
 
+static Jsonb *
+move_value(MemoryContext cxt, const Jsonb *value)
+{
+	Jsonb	   *copy;
+
+	if (value == NULL)
+		return NULL;
+	copy = MemoryContextAlloc(cxt, VARSIZE(value));
+	memcpy(copy, value, VARSIZE(value));
+	return copy;
+}
+
+/* Rendering leaves garbage behind; only what was made moves to the task. */
+static void
+move_to_task(Task *task, int nparams)
+{
+	CallSpec   *call = &task->call;
+	Jsonb	  **params = task->params;
+
+	if (task->kind == TASK_MODEL)
+	{
+		call->messages = move_value(task->cxt, call->messages);
+		call->body = move_value(task->cxt, call->body);
+		call->params = move_value(task->cxt, call->params);
+		call->extra = move_value(task->cxt, call->extra);
+		if (call->system)
+			call->system = MemoryContextStrdup(task->cxt, call->system);
+		return;
+	}
+	task->params = MemoryContextAlloc(task->cxt,
+									  Max(nparams, 1) * sizeof(Jsonb *));
+	for (int i = 0; i < nparams; i++)
+		task->params[i] = move_value(task->cxt, params[i]);
+}
+
 static void
 work_render(Evaluation *evaluation)
 {
 	Task	   *task = evaluation->target;
 	const Step *step = task->step;
+	int			n = 0;
 
 	if (step->kind == STEP_MODEL)
-	{
 		render_model(step, task, &evaluation->env);
-		return;
-	}
-	if (step->kind == STEP_SQL)
+	else if (step->kind == STEP_SQL)
 	{
-		task->params = palloc(Max(step->sql->text->nparams, 1) *
-							  sizeof(Jsonb *));
-		for (int i = 0; i < step->sql->text->nparams; i++)
+		n = step->sql->text->nparams;
+		task->params = palloc(Max(n, 1) * sizeof(Jsonb *));
+		for (int i = 0; i < n; i++)
 			task->params[i] = sql_template_param(step->sql->text, i, lookup,
 												 &evaluation->env);
-		return;
 	}
-	task->params = palloc(Max(step->function->nargs, 1) * sizeof(Jsonb *));
-	for (int i = 0; i < step->function->nargs; i++)
-		task->params[i] = json_template_value(step->function->args[i], lookup,
-											  &evaluation->env);
+	else
+	{
+		n = step->function->nargs;
+		task->params = palloc(Max(n, 1) * sizeof(Jsonb *));
+		for (int i = 0; i < n; i++)
+			task->params[i] = json_template_value(step->function->args[i],
+												  lookup, &evaluation->env);
+	}
+	move_to_task(task, n);
 }
 
 /* Makes the task of an item that is ready, everything rendered. */
@@ -473,30 +507,28 @@ plan_render(ChainPlan *plan, ItemRun *item, Task **result)
 	Evaluation	evaluation = {.work = work_render};
 	const Step *step = item->run->step;
 	MemoryContext cxt;
+	MemoryContext old = MemoryContextSwitchTo(plan->scratch);
 	StringInfoData path;
 	Task	   *task;
 	StepError  *error;
-	MemoryContext old;
 
 	cxt = AllocSetContextCreate(plan->cxt, "chaincall task",
 								ALLOCSET_SMALL_SIZES);
-	old = MemoryContextSwitchTo(cxt);
-	task = palloc0(sizeof(Task));
+	initStringInfo(&path);
+	path_of_item(&path, item);
+	task = MemoryContextAllocZero(cxt, sizeof(Task));
 	task->cxt = cxt;
 	task->kind = step->kind == STEP_MODEL ? TASK_MODEL :
 		step->kind == STEP_SQL ? TASK_SQL : TASK_FUNCTION;
 	task->step = step;
 	task->chain = item->run->chain->definition->name;
-	initStringInfo(&path);
-	path_of_item(&path, item);
-	task->path = path.data;
+	task->path = MemoryContextStrdup(cxt, path.data);
 	task->attempt = item->attempt;
 	task->deadline_us = item->limit_us;
 	task->catchable = item->catchable;
 	task->item = item;
 	MemoryContextSwitchTo(old);
 
-	evaluation.cxt = cxt;
 	evaluation.target = task;
 	error = plan_evaluate(plan, &evaluation, item->run, item,
 						  item->catchable);

@@ -11,12 +11,12 @@ steps:
   first:
     model: fixed
     prompt: "Say hello to {{t}}"
-  then:
+  next:
     model: fixed
     prompt: "Say hello to {{first}}"
-  last:
+  end:
     model: fixed
-    prompt: "Say hello to {{then}}"
+    prompt: "Say hello to {{next}}"
 $chain$;
 
 CREATE FUNCTION fan(n int) RETURNS int LANGUAGE chaincall AS $chain$
