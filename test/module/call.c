@@ -28,7 +28,6 @@ typedef struct CallTest
 	CallGroup  *group;
 	CallSpec	spec;
 	RetryPolicy retry;
-	Shape		shape;
 	int			left;			/* callbacks to come */
 	int			more;			/* calls that callbacks start */
 	int			failed;
@@ -52,6 +51,19 @@ option_text(const Jsonb *options, const char *key)
 	Jsonb	   *value = json_field(options, key);
 
 	return value ? json_string_dup(value) : NULL;
+}
+
+static Shape *
+option_shape(const Jsonb *options)
+{
+	Jsonb	   *schema = json_field(options, "schema");
+	StringInfoData text;
+
+	if (schema == NULL)
+		return NULL;
+	initStringInfo(&text);
+	json_append(&text, schema);
+	return shape_from_schema(yaml_parse(text.data));
 }
 
 static Jsonb *
@@ -91,11 +103,7 @@ read_spec(CallTest *test, const Jsonb *options)
 		spec->form = CALL_REQUEST;
 	else
 		spec->messages = one_message(option_text(options, "prompt"));
-	if ((test->shape.schema = json_field(options, "schema")) != NULL)
-	{
-		test->shape.wire = test->shape.schema;
-		spec->shape = &test->shape;
-	}
+	spec->shape = option_shape(options);
 	spec->reask = option_int(options, "reask", 1);
 	retry.attempts = option_int(options, "attempts", retry.attempts);
 	retry.first_ms = option_int(options, "first", 10);

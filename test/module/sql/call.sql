@@ -83,14 +83,14 @@ SELECT show('{"model": "leaky", "prompt": "x"}');
 SELECT right(s, 6), count(*) FROM jsonb_array_elements_text(call('{"model": "weighted", "prompt": "x", "n": 40}') -> 'spans') s GROUP BY 1 ORDER BY 2;
 
 -- an answer that does not fit is asked for again
-\set labels '{"schema": {"type": "object", "properties": {"label": {"enum": ["billing", "technical"]}}, "required": ["label"], "additionalProperties": false}, "prompt": "a billing question"}'
-SELECT show('{"model": "labels"}'::jsonb || :'labels');
-SELECT show('{"model": "misses1"}'::jsonb || :'labels');
-SELECT show('{"model": "claude-labels"}'::jsonb || :'labels');
-SELECT call('{"model": "misses9", "reask": 2}'::jsonb || :'labels') #>> '{results,0,error,class}';
-SELECT jsonb_array_length(call('{"model": "misses9", "reask": 2}'::jsonb || :'labels') -> 'spans');
-SELECT jsonb_array_length(call('{"model": "misses9", "reask": 0}'::jsonb || :'labels') -> 'spans');
-SELECT jsonb_array_length(call('{"model": "json", "input": 1, "reask": 1, "schema": {"type": "array"}}') -> 'spans');
+\set labels '{"schema": {"type": "object", "properties": {"label": {"enum": ["billing", "technical"]}}, "required": ["label"], "additionalProperties": false}}'
+SELECT show('{"model": "labels", "prompt": "a billing question for labels"}'::jsonb || :'labels');
+SELECT show('{"model": "misses1", "prompt": "a billing question for misses1"}'::jsonb || :'labels');
+SELECT show('{"model": "claude-labels", "prompt": "a billing question for claude-labels"}'::jsonb || :'labels');
+SELECT call('{"model": "misses9", "prompt": "a technical question", "reask": 2}'::jsonb || :'labels') #>> '{results,0,error,class}';
+SELECT jsonb_array_length(call('{"model": "misses9", "prompt": "a technical question", "reask": 2}'::jsonb || :'labels') -> 'spans');
+SELECT jsonb_array_length(call('{"model": "misses9", "prompt": "another technical question", "reask": 0}'::jsonb || :'labels') -> 'spans');
+SELECT show('{"model": "json", "input": {"a": 1}, "reask": 1, "schema": {"type": "array"}}');
 
 -- time: the step's and the model's
 SELECT show('{"model": "hanging", "prompt": "x", "timeout": 50}');
