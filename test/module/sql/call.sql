@@ -1,6 +1,8 @@
 -- Model calls without a chain around them: attempts, routes, slots, time, and what is left behind
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS chaincall_test CASCADE;
+CREATE SCHEMA call_test;
+SET search_path = call_test, public, chaincall_test;
 \getenv url CHAINCALL_TEST_URL
 \set openai :url /v1
 \pset format unaligned
@@ -135,6 +137,7 @@ SELECT call_render('{"model": "nowhere", "prompt": "x"}');
 
 DROP OWNED BY chaincall_test_stranger;
 DROP ROLE chaincall_test_stranger;
-DROP FUNCTION show, add;
+SET client_min_messages = warning;
+DROP SCHEMA call_test CASCADE;
 DROP SERVER stub, narrow, nobody, anthropic, json CASCADE;
 DELETE FROM chaincall.model;
