@@ -482,7 +482,8 @@ unwrap_json(const char *text, int len)
 
 /*
  * Takes what the model wrote as the output: as text, or, where a schema was
- * asked for, as the JSON it must be.
+ * asked for, as the JSON it must be.  What is no JSON is the output of an
+ * invalid answer, as text, so that it can be shown to the model again.
  */
 void
 api_text_answer(const Route *route, const ApiRequest *request,
@@ -498,8 +499,11 @@ api_text_answer(const Route *route, const ApiRequest *request,
 	}
 	inner = to_utf8(unwrap_json(text, len));
 	if (!json_parse_untrusted(inner, strlen(inner), &answer->output, &fault))
+	{
 		api_fail(answer, CLASS_INVALID,
 				 psprintf("the model's answer %s: %s", fault,
 						  clean_cut(route, to_text(text, Min(len, 4096)),
 									MAX_EXCERPT)));
+		answer->output = json_text_len(text, len);
+	}
 }
