@@ -37,7 +37,11 @@
 #include "base/json.h"
 #include "call/call_internal.h"
 #include "common/pg_prng.h"
+#include "mb/pg_wchar.h"
 #include "utils/memutils.h"
+
+/* Bytes of an unfit answer that go back to the model. */
+#define MAX_ANSWER_BACK (32 * 1024)
 
 /* A call's context: small from the start, but not many blocks for a long text. */
 #define CALL_CONTEXT_SIZES \
@@ -343,17 +347,21 @@ push_message(JsonbParseState **state, const char *role, const char *content)
 	(void) pushJsonbValue(state, WJB_END_OBJECT, NULL);
 }
 
+/* The answer's text as the model may be shown it, cut to a sane length. */
 static char *
 answer_text(const Jsonb *answer)
 {
 	char	   *text = json_string_dup(answer);
 	StringInfoData out;
 
-	if (text != NULL)
-		return text;
-	initStringInfo(&out);
-	json_append(&out, answer);
-	return out.data;
+	if (text == NULL)
+	{
+		initStringInfo(&out);
+		json_append(&out, answer);
+		text = out.data;
+	}
+	text[pg_mbcliplen(text, strlen(text), MAX_ANSWER_BACK)] = '\0';
+	return text;
 }
 
 /* The conversation so far, the answer that does not fit, and why. */

@@ -149,7 +149,8 @@ detail_of(const Call *call)
 						 call->status >= 300 || call->cls == CLASS_CONTENT ?
 						 "the service said" : "seen",
 						 call->words);
-	if (call->unfit && call->answer != NULL)
+	/* an answer that is no JSON is in the words already */
+	if (call->unfit && json_string_dup(call->answer) == NULL)
 		appendStringInfo(&detail, "; answered: %s",
 						 json_excerpt(call->answer, ANSWER_SHOWN));
 	return detail.data;

@@ -30,7 +30,7 @@ DO $$ BEGIN PERFORM add(model, VARIADIC string_to_array(remote, '; ')) FROM (VAL
 	('unauthorized', 'stub echo?status=401'), ('two_keys', 'stub echo?status=401; narrow echo'), ('no_key', 'stub echo?status=403; narrow echo?status=403'),
 	('half_down', 'stub echo?status=500; narrow echo'), ('gone', 'nobody echo'), ('moved', 'stub echo?redirect=http://127.0.0.1:1/'),
 	('reset', 'stub echo?reset=mid&times=1'), ('html', 'stub echo?broken=html'), ('empty', 'stub echo?broken=empty'), ('refusing', 'stub echo?refuse=1'),
-	('large', 'stub echo?size=20000000'), ('labels', 'stub labels'), ('misses1', 'stub labels?miss=1'), ('misses9', 'stub labels?miss=9'),
+	('large', 'stub echo?size=20000000'), ('labels', 'stub labels'), ('misses1', 'stub labels?miss=1'), ('misses9', 'stub labels?miss=9'), ('babbling', 'stub labels?broken=deeptext'),
 	('hanging', 'stub echo?hang=1'), ('stuck', 'narrow echo?hang=1'), ('slow', 'narrow delay-200'), ('quick', 'stub delay-30'), ('json', 'json any'),
 	('paused', 'stub echo'), ('nowhere', NULL), ('weighted', 'stub echo; narrow echo; nobody echo')) t (model, remote); END $$;
 DELETE FROM chaincall.endpoint WHERE model = 'nowhere';
@@ -89,6 +89,7 @@ SELECT right(s, 6), count(*) FROM jsonb_array_elements_text(call('{"model": "wei
 SELECT show('{"model": "labels", "prompt": "a billing question for labels"}'::jsonb || :'labels');
 SELECT show('{"model": "misses1", "prompt": "a billing question for misses1"}'::jsonb || :'labels');
 SELECT show('{"model": "claude-labels", "prompt": "a billing question for claude-labels"}'::jsonb || :'labels');
+SELECT r #>> '{results,0,error,class}', r -> 'spans' FROM call('{"model": "babbling", "prompt": "x"}'::jsonb || :'labels') r;
 SELECT call('{"model": "misses9", "prompt": "a technical question", "reask": 2}'::jsonb || :'labels') #>> '{results,0,error,class}';
 SELECT jsonb_array_length(call('{"model": "misses9", "prompt": "a technical question", "reask": 2}'::jsonb || :'labels') -> 'spans');
 SELECT jsonb_array_length(call('{"model": "misses9", "prompt": "another technical question", "reask": 0}'::jsonb || :'labels') -> 'spans');
