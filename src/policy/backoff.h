@@ -17,7 +17,10 @@ typedef struct RetryPolicy
 	int64_t		max_ms;			/* bound of any wait */
 } RetryPolicy;
 
-#define RETRY_DEFAULT {5, 1000, 2.0, 30000}
+#define RETRY_DEFAULT       \
+	{                       \
+		5, 1000, 2.0, 30000 \
+	}
 
 extern int64_t backoff_bound_ms(const RetryPolicy *policy, int failures);
 extern int64_t backoff_wait_ms(const RetryPolicy *policy, int failures,
