@@ -241,7 +241,7 @@ call_group_create(Oid userid, const pg_uuid_t *run, Trace *trace)
 										   ALLOCSET_DEFAULT_SIZES);
 	group->userid = userid;
 	group->trace = trace;
-	strlcpy(group->run, ids_uuid_text(run), sizeof(group->run));
+	memcpy(group->run, ids_uuid_text(run), sizeof(group->run));
 	for (const char *from = group->run; *from != '\0'; from++)
 		if (*from != '-')
 			*to++ = *from;
