@@ -212,7 +212,6 @@ prepare_outside()
 	local script repo user status
 	local -a as=() env=()
 
-	script=$(basename "$0")
 	repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P) || exit 1
 	script=$(realpath "$0")
 	script=${script#"$repo"/}
@@ -316,8 +315,8 @@ build_tree()
 # Makes a private PostgreSQL with the extension in it, and the model server.
 prepare_build()
 {
-	stage_postgres "$WORK/postgres" && build_tree "$WORK/tree" install test/modelserver/modelserver
 	export CHAINCALL_MODELSERVER=$WORK/tree/test/modelserver/modelserver
+	stage_postgres "$WORK/postgres" && build_tree "$WORK/tree" install test/modelserver/modelserver
 }
 
 prepare()
@@ -326,6 +325,7 @@ prepare()
 		prepare_outside "$@"
 	fi
 	WORK=$CHAINCALL_WORK
+	export PGHOST=$WORK/socket		# never somebody else's server
 	JOBS=$(nproc 2>/dev/null || echo 2)
 	PREPARE_PATH=$PATH
 	. "$WORK/tree/test/lib/server.sh"
