@@ -18,7 +18,7 @@ COMMENT ON FUNCTION embed(text, text[]) IS
 CREATE FUNCTION run(chain text, input jsonb, mock jsonb DEFAULT NULL, stop_after text DEFAULT NULL) RETURNS jsonb
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'chaincall_run';
 COMMENT ON FUNCTION run(text, jsonb, jsonb, text) IS
-    'runs a chain now; steps in mock (path → output) do not run; with stop_after all outputs so far, by path';
+    'runs a chain now; steps in mock, an object of outputs by path, do not run; with stop_after all outputs so far, by path';
 
 CREATE FUNCTION render(chain text, step text, input jsonb, mock jsonb DEFAULT NULL) RETURNS jsonb
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'chaincall_render';
