@@ -561,13 +561,13 @@ to_datum(Conversion *conv, JsonbValue *v, Oid type, int32 typmod, bool *isnull)
 		case VALUE_COMPOSITE:
 			return to_composite(conv, vt, v, typmod);
 		case VALUE_JSON:		/* jsonb was a short cut */
-			{
-				JsonbValue	copy = *v;
-				Jsonb	   *json = JsonbValueToJsonb(&copy);
+		{
+			JsonbValue	copy = *v;
+			Jsonb	   *json = JsonbValueToJsonb(&copy);
 
-				return CStringGetTextDatum(JsonbToCString(NULL, &json->root,
-														  VARSIZE(json)));
-			}
+			return CStringGetTextDatum(JsonbToCString(NULL, &json->root,
+													  VARSIZE(json)));
+		}
 		case VALUE_BYTEA:
 			value_refuse_bytea();
 			break;

@@ -223,7 +223,7 @@ static bool
 is_abbreviation(const TextScan *scan, int start, int stop, int next, int end)
 {
 	char		word[MAX_WORD + 1];
-	int			begin;
+	int			begin = stop;
 
 	word_before(scan, start, stop, word, &begin);
 	if (word[0] == '\0')
