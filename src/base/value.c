@@ -35,7 +35,6 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/pg_locale.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
@@ -396,7 +395,7 @@ setting_differs(int flag)
 		case SETTING_FLOAT:
 			return extra_float_digits < 1;
 		case SETTING_MONETARY:
-			return strcmp(locale_monetary, "C") != 0;
+			return strcmp(GetConfigOption("lc_monetary", false, false), "C") != 0;
 		default:
 			return true;
 	}
