@@ -194,11 +194,9 @@ try(Attempt *attempt, bool any_data_error)
 			!(any_data_error &&
 			  ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION))
 			ereport(ERROR,
-					(errmsg("fuzzing found an error that it should not: %s",
-							error->message),
-					 errdetail("SQLSTATE %s, source: %s",
-							   unpack_sql_state(error->sqlerrcode),
-							   attempt->source)));
+					(errmsg("unexpected error %s \"%s\" of source: %s",
+							unpack_sql_state(error->sqlerrcode),
+							error->message, attempt->source)));
 		note(attempt->fuzz, error->message);
 	}
 	PG_END_TRY();
@@ -305,11 +303,10 @@ compare_with_jsonpath(Attempt *attempt)
 	if ((expected == NULL) != (attempt->walked == NULL) ||
 		(expected && !same(expected, attempt->walked)))
 		ereport(ERROR,
-				(errmsg("a path gives something else than jsonpath: %s",
-						attempt->source),
-				 errdetail("Walked: %s, by jsonpath: %s.",
-						   attempt->walked ? json_excerpt(attempt->walked, 200) : "error",
-						   expected ? json_excerpt(expected, 200) : "error")));
+				(errmsg("walked: %s, by jsonpath: %s, source: %s",
+						attempt->walked ? json_excerpt(attempt->walked, 200) : "error",
+						expected ? json_excerpt(expected, 200) : "error",
+						attempt->source)));
 }
 
 static void

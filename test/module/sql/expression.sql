@@ -70,7 +70,9 @@ SELECT left(s, 40), left(pg_temp.ex(s), 300) FROM unnest(ARRAY[
 	'yes && no', 'i > 1 && yes', 'yes || i > 1', '(i > 1) + 1', '(i > 1) == true', 'i + (i > 1)', 'exists(i > 1)', 'upper(t)', 'size(e)', 'default(1)', 't.upper()', 't.bigint()', 't.date()',
 	't.size(1)', 't.replace("a", "b")', 't.decimal(3)', 'o.1', 'hits.0.title', '0x1F', '1_000', '007', '12abc', '1e', '1.5.type()', '1e999999', '"abc', '"\d"', '"\u00"', '"\ud83d"', '"\u0000"',
 	't like_regex "("', 't like_regex "x" flag "k"', 't like_regex o', 't starts with o.b', 'o.list[0].last()', E'\n\ni >\n 1 &&\n @', 'o.**{a}', 'o a', 'i 1', 'if', 'flag', 'o is unknown', '(o) is unknown',
-	repeat('(', 100000), repeat('!(', 50000), repeat('-', 100000) || '1', 'a' || repeat('.a', 200) || ' = 1', '/* x */ i', '!!(i > 1)', 'i ? (@ > 1', '"' || repeat('é', 200), 'exists']) s;
+	'a' || repeat('.a', 200) || ' = 1', '/* x */ i', '!!(i > 1)', 'i ? (@ > 1', '"' || repeat('é', 200), 'exists']) s;
+
+SELECT left(s, 5), left(pg_temp.ex(s), 33) FROM unnest(ARRAY[repeat('(', 100000), repeat('!(', 50000), repeat('-', 100000) || '1', repeat('a[', 100000)]) s;
 
 -- E2, E3: errors name the path; what is missing is told from what is unfit
 SELECT s, pg_temp.ex(s), pg_temp.miss(s) FROM unnest(ARRAY[
