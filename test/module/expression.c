@@ -88,7 +88,7 @@ chaincall_test_name(PG_FUNCTION_ARGS)
 {
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 
-	PG_RETURN_TEXT_P(cstring_to_text(!expr_name_valid(name) ? "invalid" :
+	PG_RETURN_TEXT_P(cstring_to_text(!expr_name_valid(name)	  ? "invalid" :
 									 expr_name_reserved(name) ? "reserved" :
 									 "free"));
 }

@@ -18,6 +18,7 @@
 #include "chain/template.h"
 #include "common/pg_prng.h"
 #include "fmgr.h"
+#include "fuzz.h"
 #include "lib/stringinfo.h"
 #include "lookup.h"
 #include "mb/pg_wchar.h"
@@ -64,24 +65,13 @@ typedef struct Fuzz
 static int
 pick(Fuzz *fuzz, int n)
 {
-	return (int) pg_prng_uint64_range(&fuzz->random, 0, n - 1);
+	return fuzz_below(&fuzz->random, n);
 }
 
 static const char *
 pick_source(Fuzz *fuzz)
 {
 	return sources[pick(fuzz, lengthof(sources))];
-}
-
-static void
-replace(StringInfo buf, int from, int to, const char *text, int len)
-{
-	char	   *tail = pnstrdup(buf->data + to, buf->len - to);
-
-	buf->len = from;
-	buf->data[from] = '\0';
-	appendBinaryStringInfo(buf, text, len);
-	appendStringInfoString(buf, tail);
 }
 
 static void
@@ -94,23 +84,22 @@ mutate(Fuzz *fuzz, StringInfo buf)
 	switch (pick(fuzz, 5))
 	{
 		case 0:
-			replace(buf, from, to, "", 0);
+			fuzz_replace(buf, from, to - from, "", 0);
 			break;
 		case 1:
-			replace(buf, from, from, text, strlen(text));
+			fuzz_replace(buf, from, 0, text, strlen(text));
 			break;
 		case 2:
-			replace(buf, from, to, text, strlen(text));
+			fuzz_replace(buf, from, to - from, text, strlen(text));
 			break;
 		case 3:
-			text = pnstrdup(buf->data + from, to - from);
-			from = pick(fuzz, buf->len + 1);
-			replace(buf, from, from, text, strlen(text));
+			fuzz_replace(buf, pick(fuzz, buf->len + 1), 0, buf->data + from,
+						 to - from);
 			break;
 		default:
 			text = pick_source(fuzz);
 			text += pick(fuzz, strlen(text));
-			replace(buf, from, buf->len, text, strlen(text));
+			fuzz_replace(buf, from, buf->len - from, text, strlen(text));
 			break;
 	}
 }
