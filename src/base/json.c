@@ -113,7 +113,7 @@ scan_bounds(const char *text, size_t len)
 		else if (c == '[' || c == '{')
 		{
 			if (++depth > MAX_NESTING)
-				return "nested too deeply";
+				return "is nested too deeply";
 			i++;
 		}
 		else if (c == ']' || c == '}')
