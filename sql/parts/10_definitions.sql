@@ -22,7 +22,7 @@ CREATE TABLE model (
     retry       jsonb,
     timeout     interval,
     fallback    text[] NOT NULL DEFAULT '{}'
-                CONSTRAINT model_fallback_check CHECK (array_position(fallback, NULL) IS NULL AND coalesce(array_ndims(fallback), 1) = 1),
+                CONSTRAINT model_fallback_check CHECK (CASE WHEN coalesce(array_ndims(fallback), 1) = 1 THEN array_position(fallback, NULL) IS NULL ELSE false END),
     paused      boolean NOT NULL DEFAULT false,
     CONSTRAINT model_pkey PRIMARY KEY (name)
 );
@@ -60,7 +60,7 @@ SELECT pg_catalog.pg_extension_config_dump('endpoint', '');
 CREATE FUNCTION check_model() RETURNS trigger
     LANGUAGE c
     AS 'MODULE_PATHNAME', 'chaincall_check_model';
-COMMENT ON FUNCTION check_model() IS 'Checks params, retry and timeout of a model';
+COMMENT ON FUNCTION check_model() IS 'Checks kind, params, retry and timeout of a model';
 
 CREATE FUNCTION check_endpoint() RETURNS trigger
     LANGUAGE c
@@ -74,7 +74,7 @@ COMMENT ON FUNCTION definitions_changed() IS 'Tells all sessions that models or 
 
 CREATE TRIGGER check_model BEFORE INSERT OR UPDATE ON model
     FOR EACH ROW EXECUTE FUNCTION check_model();
-COMMENT ON TRIGGER check_model ON model IS 'Checks params, retry and timeout';
+COMMENT ON TRIGGER check_model ON model IS 'Checks kind, params, retry and timeout';
 
 CREATE TRIGGER check_endpoint BEFORE INSERT OR UPDATE ON endpoint
     FOR EACH ROW EXECUTE FUNCTION check_endpoint();

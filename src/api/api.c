@@ -6,6 +6,7 @@
 
 #include "api/api_wire.h"
 #include "base/json.h"
+#include "catalog/catalog_option.h"
 #include "utils/numeric.h"
 
 static const Api *const apis[] = {&api_openai, &api_anthropic, &api_http};
@@ -117,8 +118,6 @@ read_reasoning(const JsonbValue *value, Reasoning *out)
 static const char *
 read_param(const char *name, const JsonbValue *value, ApiParams *out)
 {
-	bool		range = false;
-
 	if (value->type == jbvNull)
 		return NULL;			/* never sent */
 	if (strcmp(name, "temperature") == 0 || strcmp(name, "top_p") == 0)
@@ -132,9 +131,7 @@ read_param(const char *name, const JsonbValue *value, ApiParams *out)
 	}
 	else if (strcmp(name, "max_tokens") == 0)
 	{
-		if (value->type == jbvNumeric)
-			out->max_tokens = numeric_int4_opt_error(value->val.numeric, &range);
-		if (out->max_tokens <= 0 || range)
+		if (!option_whole(value, &out->max_tokens) || out->max_tokens <= 0)
 			return "max_tokens must be a whole number above zero";
 	}
 	else if (strcmp(name, "seed") == 0)

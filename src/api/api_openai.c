@@ -424,11 +424,14 @@ decode_chat(const Route *route, const ApiRequest *request,
 		{
 			JsonbValue	error;
 			JsonbValue	text;
+			char	   *message = NULL;
 
+			if (api_get(&choice, "error", &error) &&
+				api_get_text(&error, "message", &text))
+				message = api_clean(route, text.val.string.val,
+									text.val.string.len);
 			api_fail(answer, CLASS_TRANSIENT,
-					 api_get(&choice, "error", &error) &&
-					 api_get_text(&error, "message", &text)
-					 ? api_clean(route, text.val.string.val, text.val.string.len)
+					 message != NULL && message[0] != '\0' ? message
 					 : "the service ended the answer with an error");
 			return;
 		}

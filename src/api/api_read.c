@@ -264,6 +264,11 @@ find_message(const JsonbValue *root, JsonbValue *message)
 	JsonbValue	error;
 	JsonbValue	first;
 
+	if (root->type == jbvString)
+	{
+		*message = *root;
+		return true;
+	}
 	if (api_get(root, "error", &error))
 	{
 		if (error.type == jbvString)
@@ -362,6 +367,7 @@ read_error_member(const Route *route, const Jsonb *json, ApiAnswer *answer)
 	JsonbValue	text;
 	ErrorClass	cls = CLASS_INVALID;
 	int64		code;
+	char	   *message;
 
 	if (!api_get(&root, "error", &error) || error.type == jbvNull ||
 		(error.type == jbvBool && !error.val.boolean) ||
@@ -372,8 +378,19 @@ read_error_member(const Route *route, const Jsonb *json, ApiAnswer *answer)
 		cls = api_status_class((int) code, false);
 	if (is_refusal(&root))
 		cls = CLASS_CONTENT;
-	api_fail(answer, cls, clean_value(route, &text));
+	message = clean_value(route, &text);
+	api_fail(answer, cls, message[0] != '\0' ? message
+			 : "the answer is an error without a message");
 	return true;
+}
+
+/* An answer that is not what the api promises, and how it begins. */
+static void
+unfit(const Route *route, ApiAnswer *answer, char *fault, char *seen)
+{
+	seen = clean_cut(route, seen, MAX_EXCERPT);
+	api_fail(answer, CLASS_INVALID,
+			 seen[0] != '\0' ? psprintf("%s: %s", fault, seen) : fault);
 }
 
 /*
@@ -386,7 +403,6 @@ api_read_body(const Route *route, int status, const char *content_type,
 {
 	Jsonb	   *json;
 	char	   *fault;
-	char	   *seen;
 
 	memset(answer, 0, sizeof(ApiAnswer));
 	answer->tokens_in = answer->tokens_out = -1;
@@ -397,11 +413,8 @@ api_read_body(const Route *route, int status, const char *content_type,
 	}
 	if (!json_parse_untrusted(body, len, &json, &fault))
 	{
-		seen = raw_message(route, content_type, body, len);
-		seen = clean_cut(route, seen, MAX_EXCERPT);
-		api_fail(answer, CLASS_INVALID,
-				 seen[0] ? psprintf("the answer %s: %s", fault, seen)
-				 : psprintf("the answer %s", fault));
+		unfit(route, answer, psprintf("the answer %s", fault),
+			  raw_message(route, content_type, body, len));
 		return NULL;
 	}
 	if (read_error_member(route, json, answer))
@@ -500,10 +513,9 @@ api_text_answer(const Route *route, const ApiRequest *request,
 	inner = to_utf8(unwrap_json(text, len));
 	if (!json_parse_untrusted(inner, strlen(inner), &answer->output, &fault))
 	{
-		api_fail(answer, CLASS_INVALID,
-				 psprintf("the model's answer %s: %s", fault,
-						  clean_cut(route, to_text(text, Min(len, 4096)),
-									MAX_EXCERPT)));
+		unfit(route, answer, psprintf("the model's answer %s", fault),
+			  pnstrdup(text, pg_mbcliplen(text, len, 4096)));
+		/* what the model is shown when it is asked again */
 		answer->output = json_text_len(text, len);
 	}
 }

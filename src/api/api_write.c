@@ -345,12 +345,16 @@ api_finish(ApiWire *wire, const ApiRequest *request)
 	{
 		Jsonb	   *body = json_parse(wire->body.data);
 
-		if (!JB_ROOT_IS_OBJECT(request->extra) || !JB_ROOT_IS_OBJECT(body))
+		if (!JB_ROOT_IS_OBJECT(request->extra))
+			ereport(ERROR,
+					(errcode(ERRCODE_CHAIN_INPUT),
+					 errmsg("the extra of an api must be an object, not of type %s",
+							json_type_name(request->extra))));
+		if (!JB_ROOT_IS_OBJECT(body))
 			ereport(ERROR,
 					(errcode(ERRCODE_CHAIN_INPUT),
 					 errmsg("extra fields cannot be merged into a request of type %s",
-							json_type_name(body)),
-					 errhint("The extra of an api is an object, and so must be the body it goes into.")));
+							json_type_name(body))));
 		resetStringInfo(&wire->body);
 		json_append(&wire->body, merge_extra(body, request->extra));
 	}

@@ -88,11 +88,25 @@ option_bytes(const char *text, int64 *bytes)
 	return true;
 }
 
-/* Reads a whole number without a unit. */
+/* Reads a whole number from 0, written in digits. */
 bool
 option_count(const char *text, int *count)
 {
-	return parse_int(text, count, 0, NULL);
+	return text[0] != '\0' && strspn(text, "0123456789") == strlen(text) &&
+		parse_int(text, count, 0, NULL);
+}
+
+/* Whether value is a whole number that an int holds, which it becomes. */
+bool
+option_whole(const JsonbValue *value, int *number)
+{
+	bool		range = false;
+
+	if (value->type != jbvNumeric ||
+		strchr(numeric_normalize(value->val.numeric), '.') != NULL)
+		return false;
+	*number = numeric_int4_opt_error(value->val.numeric, &range);
+	return !range;
 }
 
 /* The URL without its trailing slashes, palloc'd. */
@@ -228,17 +242,16 @@ static int64
 retry_milliseconds(const char *key, const JsonbValue *value)
 {
 	int64		ms = -1;
+	int			number;
 	bool		ok = false;
 
 	if (value->type == jbvString)
 		ok = option_milliseconds(pnstrdup(value->val.string.val,
 										  value->val.string.len), &ms);
-	else if (value->type == jbvNumeric)
+	else if (option_whole(value, &number))
 	{
-		bool		range = false;
-
-		ms = numeric_int4_opt_error(value->val.numeric, &range);
-		ok = !range;
+		ms = number;
+		ok = true;
 	}
 	if (!ok || ms < 0)
 		retry_fault(psprintf("\"%s\" is no length of time", key),
@@ -249,12 +262,9 @@ retry_milliseconds(const char *key, const JsonbValue *value)
 static int
 retry_attempts(const JsonbValue *value, int least)
 {
-	bool		range = false;
-	int			n = -1;
+	int			n;
 
-	if (value->type == jbvNumeric)
-		n = numeric_int4_opt_error(value->val.numeric, &range);
-	if (range || n < least || n > MAX_ATTEMPTS)
+	if (!option_whole(value, &n) || n < least || n > MAX_ATTEMPTS)
 		retry_fault(least == 0 ? "the number of repetitions is out of range"
 					: "\"attempts\" is out of range",
 					psprintf("Give a whole number from %d to %d.", least,

@@ -22,6 +22,7 @@ extern bool option_milliseconds(const char *text, int64 *ms);
 extern int64 option_interval_ms(const Interval *interval);
 extern bool option_bytes(const char *text, int64 *bytes);
 extern bool option_count(const char *text, int *count);
+extern bool option_whole(const JsonbValue *value, int *number);
 extern char *option_url(const char *text);
 extern const char *option_url_fault(const char *text, bool proxy);
 extern JsonPath *option_jsonpath(const char *text);

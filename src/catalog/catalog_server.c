@@ -147,7 +147,9 @@ catalog_server(const char *name, bool missing_ok)
 	if (entry == NULL && !missing_ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("server \"%s\" does not exist", name),
+				 GetForeignServerByName(name, true) != NULL
+				 ? errmsg("server \"%s\" is not of foreign-data wrapper \"chaincall\"", name)
+				 : errmsg("server \"%s\" does not exist", name),
 				 errhint("CREATE SERVER ... FOREIGN DATA WRAPPER chaincall")));
 	return entry ? &entry->info : NULL;
 }

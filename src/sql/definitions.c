@@ -59,7 +59,25 @@ row_column(TriggerData *trigger, const char *name, bool *isnull)
 	return heap_getattr(new_row(trigger), attno, desc, isnull);
 }
 
-/* chaincall.model: params, retry and timeout mean something. */
+static void
+check_kind(const char *kind)
+{
+	static const char *const kinds[] = {
+		"chat", "embedding", "rerank", "image", "audio", "json"
+	};
+
+	for (int i = 0; i < (int) lengthof(kinds); i++)
+	{
+		if (strcmp(kinds[i], kind) == 0)
+			return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid kind of a model: \"%s\"", kind),
+			 errhint("Known kinds: chat, embedding, rerank, image, audio, json.")));
+}
+
+/* chaincall.model: kind, params, retry and timeout mean something. */
 Datum
 chaincall_check_model(PG_FUNCTION_ARGS)
 {
@@ -67,6 +85,9 @@ chaincall_check_model(PG_FUNCTION_ARGS)
 	Datum		datum;
 	bool		isnull;
 
+	datum = row_column(trigger, "kind", &isnull);
+	if (!isnull)
+		check_kind(TextDatumGetCString(datum));
 	datum = row_column(trigger, "params", &isnull);
 	if (!isnull)
 	{

@@ -189,9 +189,23 @@ check_request(const char *name, const char *value)
 }
 
 static void
+name_option(void *name)
+{
+	errcontext("option \"%s\"", (const char *) name);
+}
+
+static void
 check_answer(const char *name, const char *value)
 {
+	ErrorContextCallback context;
+
+	/* jsonpath raises its errors itself */
+	context.callback = name_option;
+	context.arg = unconstify(char *, name);
+	context.previous = error_context_stack;
+	error_context_stack = &context;
 	(void) option_jsonpath(value);
+	error_context_stack = context.previous;
 }
 
 static void
