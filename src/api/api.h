@@ -46,8 +46,9 @@ typedef struct ApiAnswer
 {
 	ErrorClass	cls;			/* CLASS_NONE: output is set */
 	Jsonb	   *output;			/* text as a JSON string; for a schema, input
-								 * and request the JSON; of CLASS_INVALID NULL
-								 * or the model's words that are no JSON */
+								 * and request the JSON.  With cls invalid:
+								 * the model's words where they are not the
+								 * JSON that the schema asked for, or NULL */
 	char	   *message;		/* of a failure: the service's own words, cut */
 	bool		cut_off;		/* answer ended at max_tokens (cls invalid) */
 	int64		tokens_in;		/* -1: not told */

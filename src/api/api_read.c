@@ -495,8 +495,8 @@ unwrap_json(const char *text, int len)
 
 /*
  * Takes what the model wrote as the output: as text, or, where a schema was
- * asked for, as the JSON it must be.  What is no JSON is the output of an
- * invalid answer, as text, so that it can be shown to the model again.
+ * asked for, as the JSON it must be.  Words that are no JSON stay the output
+ * of an invalid answer: with them the model can be asked again.
  */
 void
 api_text_answer(const Route *route, const ApiRequest *request,
@@ -511,11 +511,9 @@ api_text_answer(const Route *route, const ApiRequest *request,
 		return;
 	}
 	inner = to_utf8(unwrap_json(text, len));
-	if (!json_parse_untrusted(inner, strlen(inner), &answer->output, &fault))
-	{
-		unfit(route, answer, psprintf("the model's answer %s", fault),
-			  pnstrdup(text, pg_mbcliplen(text, len, 4096)));
-		/* what the model is shown when it is asked again */
-		answer->output = json_text_len(text, len);
-	}
+	if (json_parse_untrusted(inner, strlen(inner), &answer->output, &fault))
+		return;
+	unfit(route, answer, psprintf("the model's answer %s", fault),
+		  pnstrdup(text, pg_mbcliplen(text, len, 4096)));
+	answer->output = json_text_len(text, len);
 }

@@ -140,17 +140,18 @@ check(const ApiAnswer *answer, uint64 seed)
 {
 	if (answer->cls == CLASS_NONE ? answer->output == NULL
 		: answer->message == NULL || answer->message[0] == '\0' ||
-		answer->output != NULL)
+		(answer->output != NULL && answer->cls != CLASS_INVALID))
 		elog(ERROR, "seed " UINT64_FORMAT ": an answer that is neither whole nor a failure",
 			 seed);
-	if (answer->cls == CLASS_NONE)
+	if (answer->output != NULL)
 	{
 		StringInfoData text;
 
 		initStringInfo(&text);
 		json_append(&text, answer->output);
-		return;
 	}
+	if (answer->cls == CLASS_NONE)
+		return;
 	if (strstr(answer->message, KEY) != NULL)
 		elog(ERROR, "seed " UINT64_FORMAT ": a message holds the key", seed);
 	if (!pg_verifymbstr(answer->message, strlen(answer->message), true) ||
