@@ -49,7 +49,7 @@ static bool check_any(Checker *c, const Schema *s, const JsonbValue *v, const Sc
 static bool fits(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace *at);
 static bool matches(Checker *c, const SchemaRegex *regex, const char *text, int len);
 static bool give_up(Checker *c, const char *why);
-static bool unfit(Checker *c, const SchemaPlace *at, const char *format,...) pg_attribute_printf(3, 4);
+static bool unfit(Checker *c, const SchemaPlace *at, const char *format, ...) pg_attribute_printf(3, 4);
 static bool bound(Checker *c, const JsonbValue *v, const SchemaPlace *at, Numeric number,
 				  PGFunction holds, const char *words);
 static bool count_bounds(Checker *c, const SchemaPlace *at, int64 count, int64 min, int64 max,
@@ -68,7 +68,7 @@ schema_check(const Schema *schema, const Jsonb *value, const char *field,
 {
 	Checker		checker = {0};
 	JsonbValue	root;
-	SchemaPlace		place = {NULL, field, field ? strlen(field) : 0, 0};
+	SchemaPlace place = {NULL, field, field ? strlen(field) : 0, 0};
 
 	verdict->why = NULL;
 	verdict->absent = false;
@@ -216,7 +216,7 @@ check_array(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace 
 	JsonbContainer *array = v->val.binary.data;
 	JsonbIterator *it;
 	JsonbValue	item;
-	SchemaPlace		place = {at, NULL, 0, 0};
+	SchemaPlace place = {at, NULL, 0, 0};
 
 	if (!count_bounds(c, at, JsonContainerSize(array), s->min_items, s->max_items, "elements"))
 		return false;
@@ -243,7 +243,7 @@ check_contains(Checker *c, const Schema *s, JsonbContainer *array, const SchemaP
 {
 	JsonbIterator *it = JsonbIteratorInit(array);
 	JsonbValue	item;
-	SchemaPlace		place = {at, NULL, 0, 0};
+	SchemaPlace place = {at, NULL, 0, 0};
 	int64		count = 0;
 
 	(void) JsonbIteratorNext(&it, &item, true);
@@ -306,7 +306,7 @@ check_object(Checker *c, const Schema *s, const JsonbValue *v, const SchemaPlace
 	{
 		const SchemaProperty *property = &s->properties[i];
 		JsonbValue	value;
-		SchemaPlace		place = {at, property->name, property->len, 0};
+		SchemaPlace place = {at, property->name, property->len, 0};
 
 		if (getKeyJsonValueFromContainer(object, property->name, property->len, &value) == NULL)
 		{
@@ -357,7 +357,7 @@ check_other_fields(Checker *c, const Schema *s, JsonbContainer *object, const Sc
 	{
 		const char *name = key.val.string.val;
 		int			len = key.val.string.len;
-		SchemaPlace		place = {at, name, len, 0};
+		SchemaPlace place = {at, name, len, 0};
 		bool		known = is_property(s, &key);
 
 		(void) JsonbIteratorNext(&it, &value, true);
@@ -495,7 +495,7 @@ give_up(Checker *c, const char *why)
 
 /* Notes why; returns false for the caller to return. */
 static bool
-unfit(Checker *c, const SchemaPlace *at, const char *format,...)
+unfit(Checker *c, const SchemaPlace *at, const char *format, ...)
 {
 	StringInfoData buf;
 	va_list		args;
