@@ -34,10 +34,12 @@ CREATE TABLE shop (id int, gone text, "Full Name" varchar(5), price numeric(6,2)
 ALTER TABLE shop DROP COLUMN gone;
 
 -- A type as pgvector makes it: text in brackets.
+SET client_min_messages = warning;
 CREATE TYPE vector;
 CREATE FUNCTION vector_in(cstring) RETURNS vector LANGUAGE internal IMMUTABLE STRICT AS 'textin';
 CREATE FUNCTION vector_out(vector) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
 CREATE TYPE vector (INPUT = vector_in, OUTPUT = vector_out, LIKE = text);
+RESET client_min_messages;
 
 -- Every cell once; the same under any settings, so it is a view.
 CREATE VIEW cell(name, json) AS VALUES
@@ -164,6 +166,8 @@ CREATE VIEW round(type, json, back) AS SELECT t, j::jsonb, value_round(j::jsonb,
   ('"12:00"', 'timetz'), ('"P1Y2M-3DT4H5M6.7S"', 'interval'), ('"-1 day 02:03:04"', 'interval'), ('"[01/02/2024,02/02/2024)"', 'daterange'), ('"[2024-02-01 12:00,)"', 'tstzrange'),
   ('["01/02/2024", "2024-02-01"]', 'date[]'), ('{"born": "01/02/2024"}', 'party'), ('"03/04/2024"', 'due'), ('"$1,234.50"', 'money'), ('0.1', 'float8'), ('"(0.1,0.2)"', 'point')) v(j, t);
 SELECT * FROM round;
+-- 17 knows infinite intervals
+SELECT CASE WHEN current_setting('server_version_num')::int >= 170000 THEN value_round(to_jsonb(t), 'interval') ELSE to_jsonb(t) END FROM unnest(array['infinity', '-infinity']) t;
 CREATE TABLE calm_round AS SELECT * FROM round;
 SET datestyle = 'SQL, DMY'; SET intervalstyle = 'sql_standard'; SET timezone = 'Asia/Kathmandu'; SET extra_float_digits = -15;
 SELECT type, json, c.back AS calm, h.back AS hostile FROM calm_round c FULL JOIN round h USING (type, json) WHERE c.back::text IS DISTINCT FROM h.back::text;
