@@ -194,7 +194,7 @@ Datum
 chaincall_call_handler(PG_FUNCTION_ARGS)
 {
 	Definition *definition;
-	Datum		result = (Datum) 0;
+	volatile Datum result = (Datum) 0;
 
 	if (CALLED_AS_TRIGGER(fcinfo) || CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR,
