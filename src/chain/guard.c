@@ -73,52 +73,71 @@ enter(ActiveGuard *active, const Guard *guard)
 		set_timer();
 }
 
-/* A cancel that came too late to stop the work must not stop what follows. */
+static bool
+is_over(const Guard *guard)
+{
+	/* the timer counts whole milliseconds */
+	return guard->deadline_us != CLOCK_NEVER &&
+		clock_us() >= guard->deadline_us - 1000;
+}
+
+/* Takes the guard off; the timer goes on for those around it. */
 static void
 leave(ActiveGuard *active)
 {
 	innermost = active->outer;
 	if (active->guard->deadline_us == CLOCK_NEVER)
 		return;
-	disable_timeout(timer, false);
-	if (timer_fired)
+	if (innermost)
+		set_timer();
+	else
+	{
+		disable_timeout(timer, false);
+		timer_fired = false;
+	}
+}
+
+/* The work has ended; a cancel that came too late must not stop what follows. */
+static void
+leave_in_time(ActiveGuard *active)
+{
+	if (timer_fired && is_over(active->guard))
 	{
 		timer_fired = false;
 		QueryCancelPending = false;
 	}
-	if (innermost)
-		set_timer();
+	leave(active);
 }
 
+/*
+ * Whether the error is this guard's own timer.  PostgreSQL words a cancel by
+ * the timer like one by the user; its own time-outs have words of their own.
+ */
 static bool
 overran(const Guard *guard, const ErrorData *edata)
 {
-	return edata->sqlerrcode == ERRCODE_QUERY_CANCELED &&
-		guard->deadline_us != CLOCK_NEVER &&
-		clock_us() >= guard->deadline_us - 1000;
-}
-
-static StepError *
-overrun_error(const Guard *guard)
-{
-	return step_error_make(guard->overrun, guard->message, NULL, guard->hint);
+	return timer_fired && is_over(guard) &&
+		edata->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		edata->message_id != NULL &&
+		strcmp(edata->message_id,
+			   "canceling statement due to user request") == 0;
 }
 
 /* What to do with a caught error, once everything is undone. */
 static StepError *
-judge(const Guard *guard, ErrorData *edata)
+judge(const Guard *guard, ErrorData *edata, bool overrun)
 {
 	StepError  *error;
 
-	if (overran(guard, edata))
-		error = overrun_error(guard);
-	else if (!guard->catch || edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	if (!overrun &&
+		(!guard->catch || edata->sqlerrcode == ERRCODE_QUERY_CANCELED))
 	{
 		ReThrowError(edata);
 		pg_unreachable();
 	}
-	else
-		error = step_error_from(edata);
+	error = overrun ?
+		step_error_make(guard->overrun, guard->message, NULL, guard->hint) :
+		step_error_from(edata);
 	FreeErrorData(edata);
 	if (!guard->catch)
 		step_error_throw(error);
@@ -137,6 +156,7 @@ guard_run(const Guard *guard, void (*work) (void *), void *arg)
 	ResourceOwner owner = CurrentResourceOwner;
 	ActiveGuard active;
 	ErrorData  *volatile edata = NULL;
+	volatile bool overrun = false;
 
 	if (!guard->catch && guard->deadline_us == CLOCK_NEVER)
 	{
@@ -153,22 +173,27 @@ guard_run(const Guard *guard, void (*work) (void *), void *arg)
 	PG_TRY();
 	{
 		work(arg);
-		leave(&active);
+		leave_in_time(&active);
 		if (guard->catch)
 			ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
-		if (innermost == &active)
-			leave(&active);
 		MemoryContextSwitchTo(cxt);
 		edata = CopyErrorData();
 		FlushErrorState();
+		if (innermost == &active)
+		{
+			overrun = overran(guard, edata);
+			if (overrun)
+				timer_fired = false;
+			leave(&active);
+		}
 		if (guard->catch)
 			RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt);
 	CurrentResourceOwner = owner;
-	return edata ? judge(guard, edata) : NULL;
+	return edata ? judge(guard, edata, overrun) : NULL;
 }

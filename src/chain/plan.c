@@ -31,6 +31,7 @@
 
 /* ---- agenda and waiting ---- */
 
+/* Has the node go on at the agenda's next turn. */
 void
 plan_agenda_add(ChainPlan *plan, RunNode *node)
 {
@@ -40,6 +41,7 @@ plan_agenda_add(ChainPlan *plan, RunNode *node)
 	dlist_push_tail(&plan->agenda, &node->agenda);
 }
 
+/* Takes the node's waiters off the steps that it waits for. */
 void
 plan_stop_waiting(RunNode *node)
 {
@@ -88,6 +90,7 @@ plan_have_needs(ChainPlan *plan, RunNode *node, const ItemRun *item,
 	return node->missing == 0;
 }
 
+/* The run has ended: those that wait for nothing else go on. */
 void
 plan_wake_waiters(ChainPlan *plan, StepRun *run)
 {
@@ -124,6 +127,7 @@ compare_retries(const pairingheap_node *a, const pairingheap_node *b,
 	return ta < tb ? 1 : ta > tb ? -1 : 0;
 }
 
+/* The item's timeout no longer counts. */
 void
 plan_drop_deadline(ChainPlan *plan, ItemRun *item)
 {
@@ -133,6 +137,7 @@ plan_drop_deadline(ChainPlan *plan, ItemRun *item)
 	item->deadline_us = CLOCK_NEVER;
 }
 
+/* The nearest deadline of all that is around the run. */
 int64
 plan_limit_around(const StepRun *run)
 {
@@ -143,6 +148,7 @@ plan_limit_around(const StepRun *run)
 
 /* ---- making and freeing ---- */
 
+/* Makes a run and puts it on the agenda; parent is NULL for a chain's body. */
 StepRun *
 plan_make_run(ChainPlan *plan, const Step *step, RunRole role, ItemRun *parent,
 		 ChainRun *chain)

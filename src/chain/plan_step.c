@@ -94,6 +94,7 @@ item_done(ChainPlan *plan, ItemRun *item, Jsonb *output)
 	}
 }
 
+/* The body of an item has given output, which is the plan's from now on. */
 void
 plan_body_done(ChainPlan *plan, ItemRun *item, Jsonb *output)
 {
@@ -219,6 +220,10 @@ may_retry(const ItemRun *item, const StepError *error, int64 *wait_us)
 		clock_us() + *wait_us < item->limit_us;
 }
 
+/*
+ * Something in the item has failed: it is tried again, or its handler runs, or
+ * its step fails.  error is in the plan's context.
+ */
 void
 plan_item_fail(ChainPlan *plan, ItemRun *item, StepError *error)
 {
@@ -471,6 +476,7 @@ finish_round(ChainPlan *plan, ItemRun *item)
 	start_round(plan, item);
 }
 
+/* An item's turn on the agenda. */
 void
 plan_advance_item(ChainPlan *plan, ItemRun *item)
 {
@@ -502,6 +508,7 @@ plan_advance_item(ChainPlan *plan, ItemRun *item)
 
 /* ---- a step's run goes on ---- */
 
+/* Opens the next item of a run. */
 void
 plan_open_item(ChainPlan *plan, StepRun *run)
 {

@@ -33,6 +33,7 @@ typedef struct Session
 	CallGroup  *calls;
 	Trace	   *trace;
 	List	   *held;			/* of Definition *: nested chains */
+	bool		unsettled;		/* calls were started since SPI was left */
 } Session;
 
 /* ---- what the plan asks for ---- */
@@ -187,6 +188,7 @@ start_call(Session *session, Task *task)
 	call->task = task;
 	error = guard_run(&guard, start_call_work, call);
 	MemoryContextSwitchTo(old);
+	session->unsettled = true;
 	if (error != NULL)
 		plan_fail(session->plan, task, error);
 }
@@ -257,7 +259,9 @@ run_loop(Session *session)
 			return;
 		if (task != NULL)
 		{
-			call_settle(session->calls, clock_us() + SETTLE_MS * 1000);
+			if (session->unsettled)
+				call_settle(session->calls, clock_us() + SETTLE_MS * 1000);
+			session->unsettled = false;
 			run_local(session, task);
 			(void) call_turn(session->calls, 0);
 		}
