@@ -494,7 +494,8 @@ bind_context(void *arg)
 {
 	const Step *step = arg;
 
-	errcontext("step \"%s\"", step->name);
+	if (step->name != NULL)
+		errcontext("step \"%s\"", step->name);
 }
 
 static void
@@ -505,8 +506,7 @@ bind_step(Step *step)
 	context.callback = bind_context;
 	context.arg = step;
 	context.previous = error_context_stack;
-	if (step->name != NULL)
-		error_context_stack = &context;
+	error_context_stack = &context;
 	switch (step->kind)
 	{
 		case STEP_MODEL:
@@ -528,8 +528,7 @@ bind_step(Step *step)
 	}
 	if (step->handler)
 		bind_step(step->handler);
-	if (step->name != NULL)
-		error_context_stack = context.previous;
+	error_context_stack = context.previous;
 }
 
 /* Looks up all that the definition names in the database. */

@@ -381,7 +381,8 @@ resolve_context(void *arg)
 {
 	const Step *step = arg;
 
-	errcontext("step \"%s\"", step->name);
+	if (step->name != NULL)
+		errcontext("step \"%s\"", step->name);
 }
 
 static void
@@ -395,8 +396,7 @@ resolve_step(Resolver *resolver, Step *step, const Scope *scope)
 	context.callback = resolve_context;
 	context.arg = step;
 	context.previous = error_context_stack;
-	if (step->name != NULL)
-		error_context_stack = &context;
+	error_context_stack = &context;
 	resolver->stack = lcons(step, resolver->stack);
 
 	resolve_after(resolver, step, scope);
@@ -427,8 +427,7 @@ resolve_step(Resolver *resolver, Step *step, const Scope *scope)
 	resolve_body(resolver, step, scope);
 
 	resolver->stack = list_delete_first(resolver->stack);
-	if (step->name != NULL)
-		error_context_stack = context.previous;
+	error_context_stack = context.previous;
 }
 
 /* Gives every expression of the definition its NameRefs. */

@@ -473,7 +473,8 @@ step_context(void *arg)
 {
 	const char *name = arg;
 
-	errcontext("step \"%s\"", name);
+	if (name != NULL)
+		errcontext("step \"%s\"", name);
 }
 
 static Step *
@@ -485,10 +486,9 @@ parse_step(Definition *definition, YamlNode *node, const char *name,
 	ErrorContextCallback context;
 
 	context.callback = step_context;
-	context.arg = unconstify(char *, name ? name : "");
+	context.arg = unconstify(char *, name);
 	context.previous = error_context_stack;
-	if (name != NULL)
-		error_context_stack = &context;
+	error_context_stack = &context;
 
 	if (depth > MAX_STEP_NESTING)
 		definition_error(node->line, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
@@ -533,8 +533,7 @@ parse_step(Definition *definition, YamlNode *node, const char *name,
 			step->value = json_template_compile(yaml_get(node, "value"));
 			break;
 	}
-	if (name != NULL)
-		error_context_stack = context.previous;
+	error_context_stack = context.previous;
 	return step;
 }
 
