@@ -146,9 +146,13 @@ yaml_fault(YamlSource *source, const yaml_parser_t *parser)
 void
 yaml_fault_tab(const YamlSource *source, int offset)
 {
+	int			line = yaml_source_line(source, offset);
+	char	   *corrected = yaml_source_without_tabs(source, line);
+
 	ereport(ERROR,
 			(errcode(ERRCODE_SYNTAX_ERROR),
-			 errmsg("line %d: tab character", yaml_source_line(source, offset)),
+			 errmsg("line %d: tab character", line),
+			 corrected ? errhint("Write: %s", corrected) :
 			 errhint("Indent and separate with spaces; a tab that belongs to a text needs quotes or a block (|).")));
 }
 

@@ -189,6 +189,44 @@ yaml_source_quoted(const YamlSource *source, int from, int to)
 }
 
 /*
+ * The line with a space for each run of tabs and blanks around one, for a
+ * hint.  NULL when a tab indents it (only its author knows how deep it should
+ * be), when it has quotes, where a tab may stand, or when it is too long.
+ */
+char *
+yaml_source_without_tabs(const YamlSource *source, int line)
+{
+	int			start = yaml_source_line_start(source, line);
+	int			end = yaml_source_line_end(source, line);
+	StringInfoData buf;
+
+	while (start < end && source->text[start] == ' ')
+		start++;
+	if (start == end || end - start > MAX_HINT_LINE || source->text[start] == '\t' ||
+		memchr(source->text + start, '"', end - start) != NULL ||
+		memchr(source->text + start, '\'', end - start) != NULL)
+		return NULL;
+
+	initStringInfo(&buf);
+	while (start < end)
+	{
+		int			blanks = 0;
+		bool		tab = false;
+
+		for (; start + blanks < end && blank(source->text[start + blanks]); blanks++)
+			tab = tab || source->text[start + blanks] == '\t';
+		if (tab)
+			appendStringInfoChar(&buf, ' ');
+		else
+			appendBinaryStringInfo(&buf, source->text + start, blanks);
+		start += blanks;
+		if (start < end)
+			appendStringInfoChar(&buf, source->text[start++]);
+	}
+	return yaml_source_text(buf.data, buf.len, line);
+}
+
+/*
  * Offset of the first tab in [from, to) that is not in a comment, or -1.  The
  * range holds no quoted text and no block.
  */

@@ -32,6 +32,7 @@ extern int	yaml_source_line_start(const YamlSource *source, int line);
 extern int	yaml_source_line_end(const YamlSource *source, int line);
 extern char *yaml_source_text(const char *text, int len, int line);
 extern char *yaml_source_quoted(const YamlSource *source, int from, int to);
+extern char *yaml_source_without_tabs(const YamlSource *source, int line);
 extern int	yaml_source_find_tab(const YamlSource *source, int from, int to);
 extern int	yaml_source_find_bare_template(const YamlSource *source, int line);
 extern int	yaml_source_template_end(const YamlSource *source, int from,

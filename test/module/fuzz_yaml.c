@@ -63,6 +63,7 @@ mutate(StringInfo body, pg_prng_state *random)
 	int			at = fuzz_below(random, body->len + 1);
 	int			len = fuzz_below(random, Min(body->len - at, 64) + 1);
 	int			from = fuzz_below(random, strlen(other));
+	int			splice = fuzz_below(random, Min(strlen(other) - from, 200) + 1);
 
 	switch (fuzz_below(random, 8))
 	{
@@ -76,7 +77,7 @@ mutate(StringInfo body, pg_prng_state *random)
 			fuzz_replace(body, at, len, piece, strlen(piece));
 			break;
 		case 3:
-			fuzz_replace(body, at, 0, other + from, Min(strlen(other) - from, 1 + fuzz_below(random, 200)));
+			fuzz_replace(body, at, 0, other + from, splice);
 			break;
 		case 4:
 			if (at < body->len)
