@@ -277,6 +277,36 @@ build_scalar(void *arg, char *token, JsonTokenType type)
 }
 
 /*
+ * pg_parse_json(), which in a database that is not UTF-8 raises an error about
+ * an escape (\u20ac) that its encoding lacks; nothing is held while it runs.
+ */
+static JsonParseErrorType
+parse_without_error(JsonLexContext *lex, JsonSemAction *actions)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile JsonParseErrorType result = JSON_UNICODE_HIGH_ESCAPE;
+
+	if (GetDatabaseEncoding() == PG_UTF8)
+		return pg_parse_json(lex, actions);
+	PG_TRY();
+	{
+		result = pg_parse_json(lex, actions);
+	}
+	PG_CATCH();
+	{
+		int			code = geterrcode();
+
+		if (code != ERRCODE_UNTRANSLATABLE_CHARACTER &&
+			code != ERRCODE_FEATURE_NOT_SUPPORTED)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/*
  * Parses len bytes that came from elsewhere.
  *
  * Returns true and sets *value, or false and sets *fault to a phrase that
@@ -320,7 +350,7 @@ json_parse_untrusted(const char *text, size_t len, Jsonb **value,
 	else
 	{
 		lex = compat_json_lexer(server_text, server_len, true);
-		result = pg_parse_json(lex, &actions);
+		result = parse_without_error(lex, &actions);
 		if (result == JSON_SUCCESS)
 		{
 			*value = JsonbValueToJsonb(building.top);
@@ -330,6 +360,8 @@ json_parse_untrusted(const char *text, size_t len, Jsonb **value,
 			*fault = "contains the character \\u0000";
 		else if (result == JSON_EXPECTED_MORE)
 			*fault = "ends in the middle of its JSON";
+		else if (result == JSON_UNICODE_HIGH_ESCAPE)
+			*fault = "has characters that the database's encoding lacks";
 		else
 			*fault = "is not JSON";
 	}
