@@ -35,22 +35,33 @@ static const char *const specs[] = {
 	"{\"api\": \"http\", \"key\": \"" KEY "\", \"messages\": [], \"schema\": {}, \"answer\": \"lax $.content.text\"}"
 };
 
-static const char *const bodies[] = {
-	"{\"id\":\"c1\",\"object\":\"chat.completion\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"Hello \\u00e9\\ud83d\\ude00\",\"refusal\":null},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}",
-	"{\"choices\":[{\"message\":{\"content\":\"```json\\n{\\\"a\\\": [1, 2]}\\n```\"},\"finish_reason\":\"stop\"}]}",
-	"{\"choices\":[{\"message\":{\"content\":[{\"type\":\"thinking\",\"thinking\":[]},{\"type\":\"text\",\"text\":\"x\"}]},\"finish_reason\":\"length\"}]}",
-	"{\"choices\":[{\"message\":{\"content\":null,\"refusal\":\"No. " KEY "\"},\"finish_reason\":\"content_filter\"}]}",
-	"{\"object\":\"list\",\"data\":[{\"index\":1,\"embedding\":[0.5,-1e-3]},{\"index\":0,\"embedding\":[1,2]}],\"usage\":{\"prompt_tokens\":5,\"total_tokens\":5}}",
-	"{\"results\":[{\"index\":1,\"relevance_score\":0.9},{\"index\":0,\"relevance_score\":0.1}]}",
-	"{\"type\":\"message\",\"content\":[{\"type\":\"thinking\",\"thinking\":\"hm\"},{\"type\":\"text\",\"text\":\"<think>x</think>{}\"}],\"stop_reason\":\"end_turn\",\"usage\":{\"input_tokens\":3,\"output_tokens\":4}}",
-	"{\"type\":\"message\",\"content\":[{\"type\":\"tool_use\",\"name\":\"answer\",\"input\":{\"a\":1}}],\"stop_reason\":\"max_tokens\",\"usage\":{\"output_tokens\":4}}",
-	"{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded " KEY "\"}}",
-	"{\"error\":\"" KEY "\"}",
-	"{\"error\":{\"message\":\"bad\",\"code\":\"content_filter\"}}",
-	"{\"detail\":[{\"loc\":[\"body\"],\"msg\":\"field required\"}]}",
-	"[{\"error\":{\"code\":400,\"message\":\"m\"}}]",
-	"<!DOCTYPE html><html><head><title>502</title><style>p{}</style></head><body>Bad <b>gateway</b> " KEY "</body></html>",
-	"\"just a text\"", "null", "[]", "{}", "", "data: {\"choices\":[]}\n\n"
+/* Answers, and which of the requests above each could be an answer to. */
+static const struct
+{
+	int			spec;
+	const char *text;
+}			bodies[] =
+{
+	{0, "{\"id\":\"c1\",\"object\":\"chat.completion\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"Hello \\u00e9\\ud83d\\ude00\",\"refusal\":null},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}"},
+	{1, "{\"choices\":[{\"message\":{\"content\":\"```json\\n{\\\"a\\\": [1, 2]}\\n```\"},\"finish_reason\":\"stop\"}]}"},
+	{0, "{\"choices\":[{\"message\":{\"content\":[{\"type\":\"thinking\",\"thinking\":[]},{\"type\":\"text\",\"text\":\"x\"}]},\"finish_reason\":\"length\"}]}"},
+	{0, "{\"choices\":[{\"message\":{\"content\":null,\"refusal\":\"No. " KEY "\"},\"finish_reason\":\"content_filter\"}]}"},
+	{2, "{\"object\":\"list\",\"data\":[{\"index\":1,\"embedding\":[0.5,-1e-3]},{\"index\":0,\"embedding\":[1,2]}],\"usage\":{\"prompt_tokens\":5,\"total_tokens\":5}}"},
+	{4, "{\"results\":[{\"index\":1,\"relevance_score\":0.9},{\"index\":0,\"relevance_score\":0.1}]}"},
+	{6, "{\"type\":\"message\",\"content\":[{\"type\":\"thinking\",\"thinking\":\"hm\"},{\"type\":\"text\",\"text\":\"<think>x</think>{}\"}],\"stop_reason\":\"end_turn\",\"usage\":{\"input_tokens\":3,\"output_tokens\":4}}"},
+	{7, "{\"type\":\"message\",\"content\":[{\"type\":\"tool_use\",\"name\":\"answer\",\"input\":{\"a\":1}}],\"stop_reason\":\"max_tokens\",\"usage\":{\"output_tokens\":4}}"},
+	{6, "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded " KEY "\"}}"},
+	{5, "{\"error\":\"" KEY "\"}"},
+	{0, "{\"error\":{\"message\":\"bad\",\"code\":\"content_filter\"}}"},
+	{0, "{\"detail\":[{\"loc\":[\"body\"],\"msg\":\"field required\"}]}"},
+	{8, "[{\"error\":{\"code\":400,\"message\":\"m\"}}]"},
+	{0, "<!DOCTYPE html><html><head><title>502</title><style>p{}</style></head><body>Bad <b>gateway</b> " KEY "</body></html>"},
+	{10, "\"just a text\""},
+	{5, "null"},
+	{8, "[]"},
+	{10, "{}"},
+	{0, ""},
+	{0, "data: {\"choices\":[]}\n\n"}
 };
 
 /* Pieces that mutations put in. */
@@ -61,7 +72,8 @@ static const char *const pieces[] = {
 };
 
 static const int statuses[] = {
-	200, 200, 200, 200, 201, 204, 302, 400, 401, 429, 500, 503, 529, 0, 100, 999
+	200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200,
+	200, 200, 200, 200, 200, 200, 200, 200, 201, 204, 302, 400, 401, 429, 500, 503, 529, 0, 100, 999
 };
 
 /* xorshift64*: the same run for the same seed, everywhere. */
@@ -196,13 +208,17 @@ fuzz_one(uint64 seed)
 	ApiRequest	request;
 	ApiAnswer	answer;
 	StringInfoData body;
+	int			answered;
+	int			spec;
 	int			times;
 
-	test_api_read_spec(json_parse(specs[below(&random, lengthof(specs))]),
-					   &route, &request);
+	answered = below(&random, lengthof(bodies));
+	spec = below(&random, 4) ? bodies[answered].spec
+		: below(&random, lengthof(specs));
+	test_api_read_spec(json_parse(specs[spec]), &route, &request);
 	initStringInfo(&body);
-	appendStringInfoString(&body, bodies[below(&random, lengthof(bodies))]);
-	times = below(&random, 6);
+	appendStringInfoString(&body, bodies[answered].text);
+	times = below(&random, 5);
 	for (int i = 0; i < times; i++)
 		mutate(&body, &random);
 	decode(&route, &request, statuses[below(&random, lengthof(statuses))],
