@@ -368,6 +368,27 @@ chaincall_test_http_settle(PG_FUNCTION_ARGS)
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }
 
+/* One turn of the loop; did a callback raise? */
+static bool
+turn_raises(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool raised = false;
+
+	PG_TRY();
+	{
+		http_turn(CLOCK_NEVER);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		raised = true;
+	}
+	PG_END_TRY();
+	return raised;
+}
+
 /*
  * chaincall_test_http_raise(url, body, times, which): the callback of one
  * raises.  Returns how many callbacks were called in all.
@@ -376,7 +397,6 @@ Datum
 chaincall_test_http_raise(PG_FUNCTION_ARGS)
 {
 	Trials	   *all = trials_make(PG_GETARG_INT32(2));
-	MemoryContext context = CurrentMemoryContext;
 	volatile int raised = 0;
 
 	all->request.url = text_argument(fcinfo, 0);
@@ -387,19 +407,7 @@ chaincall_test_http_raise(PG_FUNCTION_ARGS)
 	{
 		trials_start(all);
 		while (all->left > 0)
-		{
-			PG_TRY();
-			{
-				http_turn(CLOCK_NEVER);
-			}
-			PG_CATCH();
-			{
-				MemoryContextSwitchTo(context);
-				FlushErrorState();
-				raised++;
-			}
-			PG_END_TRY();
-		}
+			raised += turn_raises();
 	}
 	TRIALS_END(all);
 	PG_RETURN_INT32(all->count * 10 + raised);
