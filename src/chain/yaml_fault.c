@@ -272,7 +272,7 @@ known_fault(const YamlSource *source, const FaultText *fault, int problem,
 	int			from;
 	int			to;
 	char	   *corrected = NULL;
-	char	   *percent = strstr(fault->message, "%c");
+	const char *percent = strstr(fault->message, "%c");
 	char	   *message;
 
 	/* all characters with which libyaml finds such fault are ASCII */
