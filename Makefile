@@ -86,7 +86,7 @@ endif
 
 ifdef TESTING
 # Makes visible what PostgreSQL 16 and later hide, for test/module to call.
-PG_CFLAGS += -fvisibility=default
+override CFLAGS_SL_MODULE =
 else ifeq ($(shell uname -s),Linux)
 # PostgreSQL loads modules with RTLD_GLOBAL: only chaincall_* may be seen by other extensions.
 SHLIB_LINK += -Wl,--version-script=src/chaincall.map
