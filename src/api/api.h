@@ -33,6 +33,7 @@ typedef struct ApiRequest
 	Jsonb	   *params;			/* merged model and step params; NULL: none */
 	Jsonb	   *extra;			/* this api's own fields; NULL: none */
 	Jsonb	   *schema;			/* JSON Schema, root an object; NULL: text */
+	bool		strict;			/* OpenAI's strict mode takes it */
 } ApiRequest;
 
 typedef struct ApiWire

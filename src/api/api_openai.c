@@ -149,8 +149,9 @@ put_schema(StringInfo buf, const Route *route, const ApiRequest *request)
 							   ",\"response_format\":{\"type\":\"json_object\"}");
 		return;
 	}
-	appendStringInfoString(buf, ",\"response_format\":{\"type\":\"json_schema\","
-						   "\"json_schema\":{\"name\":\"answer\",\"strict\":true,\"schema\":");
+	appendStringInfo(buf, ",\"response_format\":{\"type\":\"json_schema\","
+					 "\"json_schema\":{\"name\":\"answer\",\"strict\":%s,\"schema\":",
+					 request->strict ? "true" : "false");
 	json_append(buf, request->schema);
 	appendStringInfoString(buf, "}}");
 }

@@ -496,7 +496,10 @@ call_request(ApiRequest *request, const ModelInfo *model, const CallSpec *spec)
 	else
 		request->params = copy_json(spec->params ? spec->params : model->params);
 	if (spec->shape != NULL && spec->form == CALL_MESSAGES)
+	{
 		request->schema = spec->shape->wire;
+		request->strict = spec->shape->strict;
+	}
 }
 
 /* Why the model takes no calls at all, or NULL. */

@@ -14,10 +14,27 @@
 
 #include "api/api.h"
 #include "base/error.h"
-#include "chain/shape.h"
 #include "policy/backoff.h"
 #include "trace/trace.h"
 #include "utils/uuid.h"
+
+/*
+ * What an answer must be, as far as a call needs to know: what is sent along,
+ * and the check of whoever asks (chain/shape.c).
+ */
+typedef struct AnswerShape AnswerShape;
+struct AnswerShape
+{
+	Jsonb	   *wire;			/* JSON Schema, root an object */
+	bool		strict;			/* OpenAI's strict mode takes it */
+
+	/*
+	 * The value in an answer that fits, or NULL and *why.  wired: the answer
+	 * was asked for in the form of wire.  Raises no error.
+	 */
+	Jsonb	   *(*check) (const AnswerShape *shape, const Jsonb *answer,
+						  bool wired, char **why);
+};
 
 typedef struct CallSpec
 {
@@ -29,7 +46,7 @@ typedef struct CallSpec
 	Jsonb	   *body;
 	Jsonb	   *params;			/* the step's own; NULL: none */
 	Jsonb	   *extra;			/* map api → fields; NULL: none */
-	const Shape *shape;			/* NULL: text */
+	const AnswerShape *shape;	/* NULL: text */
 	int			reask;
 	const RetryPolicy *retry;	/* NULL: the model's */
 	int64		deadline_us;	/* clock_us(); CLOCK_NEVER: the server's

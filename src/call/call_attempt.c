@@ -278,7 +278,6 @@ unix_ms(void)
 static void
 check_shape(Call *call)
 {
-	Shape		shape;
 	Jsonb	   *fitting;
 	char	   *why = NULL;
 
@@ -288,10 +287,8 @@ check_shape(Call *call)
 		return;
 	}
 	/* only answers in words were asked for in the wrapped form */
-	shape = *call->shape;
-	if (call->request.form != CALL_MESSAGES)
-		shape.wrapped = false;
-	fitting = shape_check(&shape, call->answer, &why);
+	fitting = call->shape->check(call->shape, call->answer,
+								 call->request.form == CALL_MESSAGES, &why);
 	if (fitting != NULL)
 		call->output = fitting;
 	else

@@ -74,7 +74,7 @@ struct Call
 	char	   *path;
 	ApiRequest	request;		/* but extra: chosen by api for each attempt */
 	Jsonb	   *extra;
-	const Shape *shape;
+	const AnswerShape *shape;
 	int			reasks;			/* left */
 	int			reasked;		/* so far */
 

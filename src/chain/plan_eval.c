@@ -429,7 +429,7 @@ render_model(const Step *step, Task *task, Env *env)
 		call->params = json_template_value(model->params, lookup, env);
 	if (model->extra)
 		call->extra = json_template_value(model->extra, lookup, env);
-	call->shape = model->shape;
+	call->shape = model->shape ? &model->shape->answer : NULL;
 	call->reask = model->reask;
 	call->retry = step->retry;
 	call->deadline_us = task->deadline_us;

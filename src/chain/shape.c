@@ -111,6 +111,17 @@ shape_check(const Shape *shape, const Jsonb *answer, char **why)
 	return shape->fill && verdict.absent ? fill(shape->compiled, value) : value;
 }
 
+/* shape_check() for calls; only words are asked for in the wire form. */
+static Jsonb *
+check_answer(const AnswerShape *answer, const Jsonb *value, bool wired,
+			 char **why)
+{
+	Shape		shape = *(const Shape *) answer;
+
+	shape.wrapped = shape.wrapped && wired;
+	return shape_check(&shape, value, why);
+}
+
 /* source: the YAML of a schema that somebody wrote; NULL: we did. */
 static Shape *
 make_shape(Jsonb *schema, Jsonb *wire, const YamlNode *source)
@@ -125,8 +136,9 @@ make_shape(Jsonb *schema, Jsonb *wire, const YamlNode *source)
 		check_wrappable(wire, source);
 		wire = wrap(wire);
 	}
-	shape->wire = wire;
-	shape->strict = schema_strict(schema_compile(wire, NULL));
+	shape->answer.wire = wire;
+	shape->answer.strict = schema_strict(schema_compile(wire, NULL));
+	shape->answer.check = check_answer;
 	return shape;
 }
 

@@ -8,15 +8,15 @@
 
 #include "postgres.h"
 
+#include "call/call.h"
 #include "chain/yaml.h"
 #include "utils/jsonb.h"
 
 typedef struct Shape
 {
+	AnswerShape answer;			/* first: what a call sees of it */
 	Jsonb	   *schema;			/* what is checked */
-	Jsonb	   *wire;			/* what is sent: root an object, strict */
-	bool		wrapped;		/* wire is {"value": schema}: unwrap answers */
-	bool		strict;			/* OpenAI's strict mode takes wire */
+	bool		wrapped;		/* the wire form is {"value": schema} */
 	bool		fill;			/* absent fields become null */
 	struct Schema *compiled;	/* schema, for checking */
 } Shape;

@@ -66,6 +66,7 @@ test_api_read_spec(const Jsonb *spec, Route *route, ApiRequest *request)
 	request->params = json_field(spec, "params");
 	request->extra = json_field(spec, "extra");
 	request->schema = json_field(spec, "schema");
+	request->strict = request->schema != NULL;
 }
 
 static void

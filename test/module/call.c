@@ -8,6 +8,7 @@
 #include "base/ids.h"
 #include "base/json.h"
 #include "call/call.h"
+#include "chain/shape.h"
 #include "fmgr.h"
 #include "http/http.h"
 #include "miscadmin.h"
@@ -89,6 +90,7 @@ static void
 read_spec(CallTest *test, const Jsonb *options)
 {
 	RetryPolicy retry = RETRY_DEFAULT;
+	Shape	   *shape;
 	CallSpec   *spec = &test->spec;
 	int			timeout = option_int(options, "timeout", 0);
 
@@ -103,7 +105,8 @@ read_spec(CallTest *test, const Jsonb *options)
 		spec->form = CALL_REQUEST;
 	else
 		spec->messages = one_message(option_text(options, "prompt"));
-	spec->shape = option_shape(options);
+	shape = option_shape(options);
+	spec->shape = shape ? &shape->answer : NULL;
 	spec->reask = option_int(options, "reask", 1);
 	retry.attempts = option_int(options, "attempts", retry.attempts);
 	retry.first_ms = option_int(options, "first", 10);

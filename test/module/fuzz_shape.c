@@ -335,14 +335,14 @@ try_returns(void *arg)
 {
 	Input	   *input = arg;
 	Shape	   *shape = shape_from_returns(yaml_parse(input->returns));
-	Schema	   *wire = schema_compile(shape->wire, NULL);
+	Schema	   *wire = schema_compile(shape->answer.wire, NULL);
 	StringInfoData answer;
 	Jsonb	   *value;
 	Jsonb	   *again;
 	char	   *why;
 	SchemaVerdict verdict;
 
-	if (!shape->strict && strstr(input->returns, "jsonb") == NULL)
+	if (!shape->answer.strict && strstr(input->returns, "jsonb") == NULL)
 		elog(ERROR, "a shape that strict modes would refuse");
 	initStringInfo(&answer);
 	put_answer(&answer, input->random, shape->wrapped && fuzz_below(input->random, 2) ? shape->compiled : wire, 0);

@@ -30,11 +30,11 @@ described(const Shape *shape)
 	json_push_key(&state, "schema");
 	json_push(&state, WJB_VALUE, shape->schema);
 	json_push_key(&state, "wire");
-	json_push(&state, WJB_VALUE, shape->wire);
+	json_push(&state, WJB_VALUE, shape->answer.wire);
 	json_push_key(&state, "wrapped");
 	json_push(&state, WJB_VALUE, json_bool(shape->wrapped));
 	json_push_key(&state, "strict");
-	json_push(&state, WJB_VALUE, json_bool(shape->strict));
+	json_push(&state, WJB_VALUE, json_bool(shape->answer.strict));
 	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
 }
 
