@@ -226,6 +226,9 @@ SELECT left(try('{$ref: "#/$defs/a", $defs: {a: {anyOf: [{type: array, items: {$
 SELECT try('{patternProperties: {"^a": {}}, type: object, additionalProperties: false, minProperties: 3}', (SELECT jsonb_object_agg('a' || i, i) FROM generate_series(1, 10000) i)) LIKE '{%';
 SELECT try('{uniqueItems: true}', (SELECT jsonb_agg(i) FROM generate_series(1, 100000) i)) LIKE '[%';
 
+-- nonsense by the thousand
+SELECT fuzz_shape(1, 2000) LIKE '4000 shapes: %';
+
 \pset tuples_only off
 SET client_min_messages = warning;
 DROP SCHEMA shape_test CASCADE;

@@ -173,3 +173,6 @@ SELECT yaml_nearest('promt', '{model,prompt,params}'), yaml_nearest('retrun', '{
        yaml_nearest('xyz', '{model,prompt}') IS NULL, yaml_nearest('', '{a}') IS NULL,
        yaml_nearest('model', '{model}'), yaml_nearest('ab', '{cd,ax}'), yaml_nearest('prömpt', '{prompt}'),
        yaml_nearest(repeat('x', 1000), '{x}') IS NULL;
+
+-- nonsense by the thousand; libyaml's memory comes back
+SELECT fuzz_yaml(1, 10000) LIKE '10000 bodies: % good, % refused';
