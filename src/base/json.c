@@ -79,6 +79,19 @@ json_text(const char *text)
 	return json_text_len(text, strlen(text));
 }
 
+/* A copy in cxt; NULL of NULL. */
+Jsonb *
+json_copy(MemoryContext cxt, const Jsonb *value)
+{
+	Jsonb	   *copy;
+
+	if (value == NULL)
+		return NULL;
+	copy = MemoryContextAllocHuge(cxt, VARSIZE(value));
+	memcpy(copy, value, VARSIZE(value));
+	return copy;
+}
+
 /* Parses JSON of our own or of a user; raises what jsonb's input raises. */
 Jsonb *
 json_parse(const char *text)

@@ -21,6 +21,7 @@ extern Jsonb *json_text(const char *text);
 extern Jsonb *json_text_len(const char *text, int len);
 extern Jsonb *json_from_value(JsonbValue *value);
 extern Jsonb *json_parse(const char *text);
+extern Jsonb *json_copy(MemoryContext cxt, const Jsonb *value);
 
 extern bool json_parse_untrusted(const char *text, size_t len, Jsonb **value,
 								 char **fault);

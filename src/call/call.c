@@ -466,18 +466,6 @@ call_deliver(Call *call)
 	MemoryContextDelete(context);
 }
 
-static Jsonb *
-copy_json(const Jsonb *value)
-{
-	Jsonb	   *copy;
-
-	if (value == NULL)
-		return NULL;
-	copy = MemoryContextAllocHuge(CurrentMemoryContext, VARSIZE(value));
-	memcpy(copy, value, VARSIZE(value));
-	return copy;
-}
-
 /*
  * What the model is asked, in neutral words: a copy in the current memory
  * context, but for the shape's schema.
@@ -489,12 +477,12 @@ call_request(ApiRequest *request, const ModelInfo *model, const CallSpec *spec)
 	request->form = spec->form;
 	request->kind = pstrdup(model->kind);
 	request->system = spec->system ? pstrdup(spec->system) : NULL;
-	request->messages = copy_json(spec->messages);
-	request->body = copy_json(spec->body);
+	request->messages = json_copy(CurrentMemoryContext, spec->messages);
+	request->body = json_copy(CurrentMemoryContext, spec->body);
 	if (model->params != NULL && spec->params != NULL)
 		request->params = json_merge(model->params, spec->params);
 	else
-		request->params = copy_json(spec->params ? spec->params : model->params);
+		request->params = json_copy(CurrentMemoryContext, spec->params ? spec->params : model->params);
 	if (spec->shape != NULL && spec->form == CALL_MESSAGES)
 	{
 		request->schema = spec->shape->wire;
@@ -534,7 +522,7 @@ make_call(CallGroup *group, MemoryContext context, const CallSpec *spec)
 	call->step_deadline_us = spec->deadline_us;
 	call->deadline_us = CLOCK_NEVER;
 	call_request(&call->request, model, spec);
-	call->extra = copy_json(spec->extra);
+	call->extra = json_copy(CurrentMemoryContext, spec->extra);
 	call->shape = spec->shape;
 	call->reasks = spec->reask;
 	call->error = model_fault(model);

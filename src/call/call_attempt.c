@@ -318,16 +318,20 @@ static void
 decode(Call *call, const HttpAnswer *http)
 {
 	const Api  *api = api_lookup(call->route->server.api);
+	MemoryContext scratch = call->group->scratch;
+	MemoryContext old = MemoryContextSwitchTo(scratch);
 	ApiAnswer	answer = {CLASS_NONE};
 
 	answer.tokens_in = -1;
 	answer.tokens_out = -1;
 	api->decode(call->route, &call->request, http->status,
 				http->content_type, http->body, http->body_len, &answer);
+	MemoryContextSwitchTo(old);
 	call->cls = answer.cls;
 	call->cut_off = answer.cut_off;
-	call->answer = answer.output;
+	call->answer = json_copy(CurrentMemoryContext, answer.output);
 	call->words = failure_words(call->route, answer.message);
+	MemoryContextReset(scratch);
 	if (call->span != NULL)
 	{
 		call->span->tokens_in = answer.tokens_in;

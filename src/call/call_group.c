@@ -237,8 +237,10 @@ call_group_create(Oid userid, const pg_uuid_t *run, Trace *trace)
 	char	   *to = group->trace_id;
 
 	group->context = context;
+	/* the first block is kept at a reset: large enough for most answers */
 	group->scratch = AllocSetContextCreate(context, "chaincall request",
-										   ALLOCSET_DEFAULT_SIZES);
+										   0, 32 * 1024,
+										   ALLOCSET_DEFAULT_MAXSIZE);
 	group->userid = userid;
 	group->trace = trace;
 	memcpy(group->run, ids_uuid_text(run), sizeof(group->run));

@@ -193,8 +193,7 @@ local_execute(const Task *task)
 					 task, function->nargs, function->arg_types);
 		output = function_result(function->set);
 	}
-	copy = MemoryContextAlloc(cxt, VARSIZE(output));
-	memcpy(copy, output, VARSIZE(output));
+	copy = json_copy(cxt, output);
 	SPI_finish();
 	error_context_stack = context.previous;
 	return copy;

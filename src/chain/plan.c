@@ -307,8 +307,10 @@ plan_create(Definition *definition, Jsonb **inputs,
 	ChainPlan  *plan = MemoryContextAllocZero(cxt, sizeof(ChainPlan));
 
 	plan->cxt = cxt;
+	/* the first block is kept at a reset: large enough for most steps */
 	plan->scratch = AllocSetContextCreate(cxt, "chaincall scratch",
-										  ALLOCSET_DEFAULT_SIZES);
+										  0, 32 * 1024,
+										  ALLOCSET_DEFAULT_MAXSIZE);
 	plan->ops = ops;
 	plan->driver = driver;
 	plan->options = *options;

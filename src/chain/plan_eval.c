@@ -126,10 +126,7 @@ plan_evaluate(ChainPlan *plan, Evaluation *evaluation, const StepRun *run,
 Jsonb *
 plan_keep(ChainPlan *plan, const Jsonb *value)
 {
-	Jsonb	   *copy = MemoryContextAlloc(plan->cxt, VARSIZE(value));
-
-	memcpy(copy, value, VARSIZE(value));
-	return copy;
+	return json_copy(plan->cxt, value);
 }
 
 /* ---- names ---- */
@@ -437,18 +434,6 @@ render_model(const Step *step, Task *task, Env *env)
 
 /* ---- statements and functions ---- */
 
-static Jsonb *
-move_value(MemoryContext cxt, const Jsonb *value)
-{
-	Jsonb	   *copy;
-
-	if (value == NULL)
-		return NULL;
-	copy = MemoryContextAlloc(cxt, VARSIZE(value));
-	memcpy(copy, value, VARSIZE(value));
-	return copy;
-}
-
 /* Rendering leaves garbage behind; only what was made moves to the task. */
 static void
 move_to_task(Task *task, int nparams)
@@ -458,10 +443,10 @@ move_to_task(Task *task, int nparams)
 
 	if (task->kind == TASK_MODEL)
 	{
-		call->messages = move_value(task->cxt, call->messages);
-		call->body = move_value(task->cxt, call->body);
-		call->params = move_value(task->cxt, call->params);
-		call->extra = move_value(task->cxt, call->extra);
+		call->messages = json_copy(task->cxt, call->messages);
+		call->body = json_copy(task->cxt, call->body);
+		call->params = json_copy(task->cxt, call->params);
+		call->extra = json_copy(task->cxt, call->extra);
 		if (call->system)
 			call->system = MemoryContextStrdup(task->cxt, call->system);
 		return;
@@ -469,7 +454,7 @@ move_to_task(Task *task, int nparams)
 	task->params = MemoryContextAlloc(task->cxt,
 									  Max(nparams, 1) * sizeof(Jsonb *));
 	for (int i = 0; i < nparams; i++)
-		task->params[i] = move_value(task->cxt, params[i]);
+		task->params[i] = json_copy(task->cxt, params[i]);
 }
 
 static void

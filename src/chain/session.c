@@ -336,15 +336,6 @@ check_options(const Definition *definition, const PlanOptions *options)
 	}
 }
 
-static Jsonb *
-copy_value(const Jsonb *value)
-{
-	Jsonb	   *copy = palloc(VARSIZE(value));
-
-	memcpy(copy, value, VARSIZE(value));
-	return copy;
-}
-
 /*
  * Runs the chain to its end and gives its output, palloc'd in the current
  * memory context; with stop_after, an object of path → output.  A failure
@@ -383,7 +374,7 @@ session_run(Definition *definition, Jsonb **inputs,
 			step_error_throw(error);
 		output = plan_stopped(session->plan) ?
 			plan_outputs(session->plan) :
-			copy_value(plan_output(session->plan));
+			json_copy(cxt, plan_output(session->plan));
 	}
 	PG_CATCH();
 	{
