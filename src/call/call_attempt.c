@@ -149,18 +149,13 @@ encode(Call *call, ApiWire *wire)
 }
 
 static void
-sha256(const void *first, size_t first_len, const void *second,
-	   size_t second_len, uint8 *digest)
+sha256(pg_cryptohash_ctx *hash, const void *bytes, size_t len, uint8 *digest)
 {
-	pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
-
 	if (hash == NULL || pg_cryptohash_init(hash) < 0 ||
-		pg_cryptohash_update(hash, first, first_len) < 0 ||
-		pg_cryptohash_update(hash, second, second_len) < 0 ||
+		pg_cryptohash_update(hash, bytes, len) < 0 ||
 		pg_cryptohash_final(hash, digest, PG_SHA256_DIGEST_LENGTH) < 0)
 		elog(ERROR, "could not compute SHA-256: %s",
 			 pg_cryptohash_error(hash));
-	pg_cryptohash_free(hash);
 }
 
 static void
@@ -186,16 +181,19 @@ idempotency_header(const Call *call, const ApiWire *wire)
 {
 	uint8		body[PG_SHA256_DIGEST_LENGTH];
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	StringInfoData path;
+	pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
+	StringInfoData named;
 	StringInfoData out;
 
-	sha256(wire->body.data, wire->body.len, "", 0, body);
-	initStringInfo(&path);
-	appendStringInfoString(&path, call->path);
-	appendStringInfoChar(&path, '\n');
+	sha256(hash, wire->body.data, wire->body.len, body);
+	initStringInfo(&named);
+	appendStringInfoString(&named, call->path);
+	appendStringInfoChar(&named, '\n');
 	if (call->reasked > 0)
-		appendStringInfo(&path, "%d\n", call->reasked);
-	sha256(path.data, path.len, body, sizeof(body), digest);
+		appendStringInfo(&named, "%d\n", call->reasked);
+	appendBinaryStringInfo(&named, (char *) body, sizeof(body));
+	sha256(hash, named.data, named.len, digest);
+	pg_cryptohash_free(hash);
 
 	initStringInfo(&out);
 	appendStringInfoString(&out, "Idempotency-Key: ");
