@@ -21,7 +21,7 @@
 #define SOCKETS_BESIDE 64
 
 /* Below this the limit is raised. */
-#define ROOM_WANTED 256
+#define ROOM_WANTED 64
 
 static int64
 exchanges_within(int64 files)

@@ -32,6 +32,9 @@
  */
 #define RECEIVE_BUFFER 4096L
 
+/* Through TLS: a record, and a frame of HTTP/2, are 16 kB. */
+#define RECEIVE_BUFFER_TLS 16384L
+
 /* Through TLS libcurl keeps an upload buffer as well; this is its least. */
 #define UPLOAD_BUFFER 16384L
 
@@ -43,6 +46,13 @@
 
 /* Space for an answer that does not tell its length. */
 #define FIRST_BODY_ROOM 4096
+
+/*
+ * libcurl's time for connecting: later than ours, which strikes first, but not
+ * so late that a dead address leaves none for the next, which comes at half.
+ */
+#define LATER_MS 1000L
+#define FAR_AWAY_MS (24 * 3600 * 1000L)
 
 /* What an answer that tells its length is believed before it has come. */
 #define BELIEVED_BODY_ROOM (64 * 1024)
@@ -75,6 +85,16 @@ exchange_fault(HttpExchange *exchange, HttpFault fault, const char *message)
 					   exchange->message[len - 1] == '.'))
 		len--;
 	exchange->message[len] = '\0';
+}
+
+static void
+fault_too_large(HttpExchange *exchange)
+{
+	char		message[80];
+
+	snprintf(message, sizeof(message), "answer is larger than %zu bytes",
+			 exchange->max_answer);
+	exchange_fault(exchange, HTTP_TOO_LARGE, message);
 }
 
 /* libcurl's callbacks */
@@ -116,7 +136,7 @@ receive_body(char *data, size_t size, size_t count, void *arg)
 
 	if (len > exchange->max_answer - exchange->received)
 	{
-		exchange_fault(exchange, HTTP_TOO_LARGE, "answer is too large");
+		fault_too_large(exchange);
 		return 0;
 	}
 	if (len == 0)
@@ -128,6 +148,8 @@ receive_body(char *data, size_t size, size_t count, void *arg)
 	}
 	memcpy(exchange->body + exchange->received, data, len);
 	exchange->received += len;
+	if (exchange->partial)
+		exchange->lane->nudge = true;
 	return len;
 }
 
@@ -138,7 +160,10 @@ receive_header(char *data, size_t size, size_t count, void *arg)
 	size_t		len = size * count;
 
 	if (exchange->first_byte_us == 0)
+	{
 		exchange->first_byte_us = clock_us();
+		lane_partial(exchange);
+	}
 	exchange->header_bytes += len;
 	if (exchange->header_bytes > MAX_HEADER_BYTES)
 	{
@@ -182,8 +207,10 @@ exchange_make(void)
 	exchange->connect_timeout_us = CLOCK_NEVER;
 
 #define SET(option, value) \
-	if (result == CURLE_OK) \
-		result = curl_easy_setopt(easy, (option), (value))
+	do { \
+		if (result == CURLE_OK) \
+			result = curl_easy_setopt(easy, (option), (value)); \
+	} while (0)
 
 	SET(CURLOPT_PRIVATE, exchange);
 	SET(CURLOPT_SHARE, http_loop.share);
@@ -201,6 +228,15 @@ exchange_make(void)
 	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
 	SET(CURLOPT_SSL_VERIFYPEER, 1L);
 	SET(CURLOPT_SSL_VERIFYHOST, 2L);
+
+	/*
+	 * The system's authorities come as a file and, often, as a folder with the
+	 * same in it.  Only without the folder does libcurl keep them in memory; it
+	 * takes some 18 ms to read them, for each connection.
+	 */
+	if (curl_version_info(CURLVERSION_NOW)->cainfo != NULL)
+		SET(CURLOPT_CAPATH, NULL);
+
 	SET(CURLOPT_OPENSOCKETFUNCTION, lane_open_socket);
 	SET(CURLOPT_OPENSOCKETDATA, exchange);
 	SET(CURLOPT_CLOSESOCKETFUNCTION, lane_close_socket);
@@ -448,7 +484,6 @@ static CURLcode
 set_connection(HttpExchange *exchange, const HttpRequest *request)
 {
 	const Host *host = exchange->host;
-	bool		pipewait = host->protocol == PROTOCOL_TWO;
 	int64		timeout_us = (request->connect_timeout_ms > 0) ?
 		request->connect_timeout_ms * INT64CONST(1000) : CLOCK_NEVER;
 	CURLcode	result = CURLE_OK;
@@ -458,19 +493,17 @@ set_connection(HttpExchange *exchange, const HttpRequest *request)
 		result = curl_easy_setopt(exchange->easy, CURLOPT_HTTP_VERSION,
 								  host->https ? (long) CURL_HTTP_VERSION_2TLS :
 								  (long) CURL_HTTP_VERSION_1_1);
+		if (result == CURLE_OK)
+			result = curl_easy_setopt(exchange->easy, CURLOPT_BUFFERSIZE,
+									  host->https ? RECEIVE_BUFFER_TLS :
+									  RECEIVE_BUFFER);
 		exchange->https = host->https;
-	}
-	if (result == CURLE_OK && pipewait != exchange->pipewait)
-	{
-		result = curl_easy_setopt(exchange->easy, CURLOPT_PIPEWAIT,
-								  pipewait ? 1L : 0L);
-		exchange->pipewait = pipewait;
 	}
 	if (result == CURLE_OK && timeout_us != exchange->connect_timeout_us)
 	{
 		result = curl_easy_setopt(exchange->easy, CURLOPT_CONNECTTIMEOUT_MS,
-								  timeout_us == CLOCK_NEVER ? 86400000L :
-								  (long) request->connect_timeout_ms);
+								  timeout_us == CLOCK_NEVER ? FAR_AWAY_MS :
+								  request->connect_timeout_ms + LATER_MS);
 		exchange->connect_timeout_us = timeout_us;
 	}
 	return result;
@@ -572,6 +605,7 @@ http_start(const HttpRequest *request, HttpDone done, void *arg)
 	exchange->arg = arg;
 	exchange->host = host;
 	exchange->lane = NULL;
+	exchange->socket = CURL_SOCKET_BAD;
 	exchange->body_len = (request->body != NULL) ? request->body_len : 0;
 	exchange->max_answer = Max(request->max_answer, 1);
 	exchange->is_pending = false;
@@ -579,6 +613,7 @@ http_start(const HttpRequest *request, HttpDone done, void *arg)
 	exchange->unled = false;
 	exchange->opened = false;
 	exchange->connected = false;
+	exchange->partial = false;
 	exchange->doomed = false;
 	exchange->fault = HTTP_OK;
 	exchange->http_version = 0;
@@ -730,6 +765,12 @@ exchange_conclude(HttpExchange *exchange, CURLcode result)
 	message = exchange->curl_message;
 	if (message[0] == '\0')
 		message = curl_easy_strerror(result);
+
+	if (fault == HTTP_TOO_LARGE)
+	{
+		fault_too_large(exchange);
+		return;
+	}
 
 	/* no thread, or no sockets to hear of it: nothing is wrong with the name */
 	if (fault == HTTP_RESOLVE && strstr(message, "failed to start") != NULL)

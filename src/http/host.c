@@ -32,7 +32,10 @@
 
 #define LOOKUP_GOOD_US (60 * USECS_PER_SEC)
 
-/* Old connections are still good, so is the address behind them. */
+/*
+ * A leader that found a connection did not look the name up.  The address is
+ * alive, so nobody needs to lead again soon.
+ */
 #define LOOKUP_REUSED_US (5 * USECS_PER_SEC)
 
 /* Hosts that nobody uses are forgotten beyond this number. */
@@ -196,6 +199,7 @@ trust_cache(HttpExchange *exchange)
 	if (exchange->looks_up)
 	{
 		curl_easy_setopt(exchange->easy, CURLOPT_DNS_CACHE_TIMEOUT, -1L);
+		curl_easy_setopt(exchange->easy, CURLOPT_FRESH_CONNECT, 0L);
 		exchange->looks_up = false;
 	}
 }
@@ -245,6 +249,8 @@ host_admit(HttpExchange *exchange)
 		 * as soon as it came.
 		 */
 		curl_easy_setopt(exchange->easy, CURLOPT_DNS_CACHE_TIMEOUT, 1L);
+		curl_easy_setopt(exchange->easy, CURLOPT_FRESH_CONNECT,
+						 host->stale ? 1L : 0L);
 		exchange->looks_up = true;
 		exchange->leading = true;
 	}
@@ -265,19 +271,35 @@ beside_pioneer(const HttpExchange *exchange)
 		host->pioneer->lane == exchange->lane;
 }
 
-/* A socket is being opened for a leader: the name is looked up. */
+/* Somebody opens a connection to an address that was looked up long ago. */
+static void
+notice_stale(Host *host)
+{
+	if (host->named && !host->stale &&
+		clock_us() - host->looked_up_us > LOOKUP_GOOD_US)
+	{
+		host->stale = true;
+		host->fresh_until_us = 0;
+	}
+}
+
+/* A socket is being opened for an exchange: its name is looked up. */
 void
 host_opened(HttpExchange *exchange)
 {
 	Host	   *host = exchange->host;
 
-	if (!exchange->leading)
-		return;
 	if (exchange->looks_up)
 	{
 		trust_cache(exchange);
-		host->fresh_until_us = clock_us() + LOOKUP_GOOD_US;
+		host->looked_up_us = clock_us();
+		host->fresh_until_us = host->looked_up_us + LOOKUP_GOOD_US;
+		host->stale = false;
 	}
+	else
+		notice_stale(host);
+	if (!exchange->leading)
+		return;
 	if (protocol_wanted(host) && beside_pioneer(exchange))
 		host->protocol = PROTOCOL_ONE;
 	if (!protocol_wanted(host))

@@ -64,13 +64,20 @@ watch_of(int fd)
 	return &http_loop.watches[fd];
 }
 
-/* An exchange cannot go on: it is ended when libcurl has returned. */
-static void
-doom(CURL *easy, const char *message)
+/* The exchange of an easy handle; NULL: it is one of libcurl's own. */
+static HttpExchange *
+exchange_of(CURL *easy)
 {
 	HttpExchange *exchange = NULL;
 
 	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &exchange);
+	return exchange;
+}
+
+/* An exchange cannot go on: it is ended when libcurl has returned. */
+static void
+doom(HttpExchange *exchange, const char *message)
+{
 	if (exchange == NULL)
 		return;
 	exchange_fault(exchange, HTTP_NO_RESOURCE, message);
@@ -116,20 +123,23 @@ watch_change(const Lane *lane, int fd, Watch *watch, uint8 wanted)
 static int
 lane_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
 {
+	HttpExchange *exchange = exchange_of(easy);
 	Watch	   *watch = watch_of(fd);
 
 	if (watch == NULL)
 	{
-		doom(easy, "out of memory");
+		doom(exchange, "out of memory");
 		return 0;
 	}
 	if (what == CURL_POLL_REMOVE)
 		what = 0;
+	else if (exchange != NULL)
+		exchange->socket = fd;
 	watch->wanted = (uint8) what;
 	if (watch->ours && (what == 0 || watch->registered == what))
 		return 0;
 	if (watch_change(arg, fd, watch, (uint8) what) != 0)
-		doom(easy, "could not watch a socket");
+		doom(exchange, "could not watch a socket");
 	return 0;
 }
 
@@ -237,6 +247,8 @@ lane_make(void)
 	curl_multi_setopt(lane->multi, CURLMOPT_TIMERFUNCTION, lane_timer);
 	curl_multi_setopt(lane->multi, CURLMOPT_TIMERDATA, lane);
 	curl_multi_setopt(lane->multi, CURLMOPT_PIPELINING, (long) CURLPIPE_MULTIPLEX);
+	curl_multi_setopt(lane->multi, CURLMOPT_MAX_CONCURRENT_STREAMS,
+					  (long) LANE_EXCHANGES);
 
 	/*
 	 * By default libcurl keeps four connections for each exchange that is
@@ -274,11 +286,27 @@ lane_choose(const HttpExchange *exchange)
 	return lane_make();
 }
 
+/*
+ * Of hosts that speak HTTP/2, each lane needs one connection: the exchanges
+ * that come while it is made wait for it.
+ */
+static void
+set_pipewait(HttpExchange *exchange)
+{
+	bool		pipewait = exchange->host->protocol == PROTOCOL_TWO;
+
+	if (pipewait == exchange->pipewait)
+		return;
+	curl_easy_setopt(exchange->easy, CURLOPT_PIPEWAIT, pipewait ? 1L : 0L);
+	exchange->pipewait = pipewait;
+}
+
 static void
 lane_add(HttpExchange *exchange)
 {
 	Lane	   *lane = lane_choose(exchange);
 
+	set_pipewait(exchange);
 	if (lane == NULL ||
 		curl_multi_add_handle(lane->multi, exchange->easy) != CURLM_OK)
 	{
@@ -300,7 +328,20 @@ lane_remove(HttpExchange *exchange)
 	Assert(exchange->state == EXCHANGE_RUNNING);
 	curl_multi_remove_handle(exchange->lane->multi, exchange->easy);
 	exchange->lane->running--;
+	if (exchange->partial)
+		exchange->lane->partial--;
+	exchange->partial = false;
 	dlist_delete(&exchange->node);
+}
+
+/* The answer of a running exchange begins. */
+void
+lane_partial(HttpExchange *exchange)
+{
+	if (exchange->host->protocol != PROTOCOL_TWO || exchange->partial)
+		return;
+	exchange->partial = true;
+	exchange->lane->partial++;
 }
 
 /* Starts what is queued, or holds it. */
@@ -344,7 +385,7 @@ lane_act(Lane *lane, curl_socket_t fd, int what)
 		HttpExchange *exchange = dlist_container(HttpExchange, node, iter.cur);
 
 		if (exchange->lane == lane)
-			doom(exchange->easy, curl_multi_strerror(result));
+			doom(exchange, curl_multi_strerror(result));
 	}
 }
 
@@ -374,6 +415,45 @@ serve_event(const struct epoll_event *event)
 	if (event->events & (EPOLLERR | EPOLLHUP))
 		what |= CURL_CSELECT_ERR;
 	lane_act(lane, fd, what);
+	lane->nudge = true;
+}
+
+/*
+ * libcurl 7.88 can forget what it has read: data of an HTTP/2 stream whose
+ * buffer is full stays in the connection's, and where all are driven by events
+ * nothing calls for it until a timer does, seconds later.  So, before we wait,
+ * the sockets of answers that have begun are served once more, and again while
+ * that brings anything.
+ */
+static void
+nudge_lane(Lane *lane)
+{
+	dlist_iter	iter;
+	curl_socket_t served = CURL_SOCKET_BAD;
+
+	lane->nudge = false;
+	dlist_foreach(iter, &http_loop.running)
+	{
+		HttpExchange *exchange = dlist_container(HttpExchange, node, iter.cur);
+
+		if (exchange->lane != lane || !exchange->partial ||
+			exchange->socket == served)
+			continue;
+		served = exchange->socket;
+		lane_act(lane, served, CURL_CSELECT_IN);
+	}
+}
+
+static void
+nudge_lanes(void)
+{
+	for (int i = 0; i < http_loop.nlanes; i++)
+	{
+		Lane	   *lane = http_loop.lanes[i];
+
+		if (lane->nudge && lane->partial > 0)
+			nudge_lane(lane);
+	}
 }
 
 static void
@@ -415,12 +495,11 @@ read_results(Lane *lane)
 
 	while ((message = curl_multi_info_read(lane->multi, &left)) != NULL)
 	{
-		HttpExchange *exchange = NULL;
+		HttpExchange *exchange = exchange_of(message->easy_handle);
 		CURLcode	result = message->data.result;
 
 		if (message->msg != CURLMSG_DONE)
 			continue;
-		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &exchange);
 		lane_remove(exchange);
 		if (may_connect_again(exchange, result))
 		{
@@ -479,6 +558,32 @@ timers_due(void)
 	return timer_us == 0 || (timer_us != CLOCK_NEVER && timer_us <= clock_us());
 }
 
+/* Is there an answer under way of which libcurl may have forgotten a part? */
+static bool
+nudge_wanted(void)
+{
+	for (int i = 0; i < http_loop.nlanes; i++)
+	{
+		if (http_loop.lanes[i]->nudge && http_loop.lanes[i]->partial > 0)
+			return true;
+	}
+	return false;
+}
+
+/* Concludes what has ended, and notes which requests are written. */
+static void
+take_stock(void)
+{
+	for (int i = 0; i < http_loop.nlanes; i++)
+	{
+		if (http_loop.lanes[i]->touched)
+			read_results(http_loop.lanes[i]);
+	}
+	if (http_loop.doomed)
+		end_doomed();
+	note_sent();
+}
+
 /*
  * One pass: libcurl gets what has arrived, what is queued and what is due;
  * finished exchanges are concluded.  Does not wait.  False: there was nothing.
@@ -488,29 +593,40 @@ lanes_run(void)
 {
 	struct epoll_event events[EVENTS_AT_ONCE];
 	int			nevents;
+	bool		idle;
 	sigset_t	all;
 	sigset_t	before;
 
 	nevents = epoll_wait(http_loop.epoll, events, EVENTS_AT_ONCE, 0);
-	if (nevents <= 0 && dlist_is_empty(&http_loop.queue) && !timers_due())
+	idle = nevents <= 0 && dlist_is_empty(&http_loop.queue) && !timers_due();
+	if (idle && !nudge_wanted())
 		return false;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	for (int i = 0; i < nevents; i++)
 		serve_event(&events[i]);
-	launch();
-	serve_timers();
-	for (int i = 0; i < http_loop.nlanes; i++)
+	if (idle)
+		nudge_lanes();
+	else
 	{
-		if (http_loop.lanes[i]->touched)
-			read_results(http_loop.lanes[i]);
+		launch();
+		serve_timers();
 	}
-	if (http_loop.doomed)
-		end_doomed();
-	note_sent();
+	take_stock();
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return true;
+}
+
+/* Breaks off all connections that are in use, without libcurl. */
+void
+lanes_abandon(void)
+{
+	for (int fd = 0; fd < http_loop.nwatches; fd++)
+	{
+		if (http_loop.watches[fd].ours && http_loop.watches[fd].wanted != 0)
+			shutdown(fd, SHUT_RDWR);
+	}
 }
 
 /* When libcurl wants to run next: clock_us(), 0: at once, CLOCK_NEVER. */

@@ -18,7 +18,6 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/compat.h"
@@ -46,17 +45,7 @@ Loop		http_loop = {.epoll = -1};
 static void
 loop_exit(int code, Datum arg)
 {
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &http_loop.running)
-	{
-		HttpExchange *exchange = dlist_container(HttpExchange, node, iter.cur);
-		curl_socket_t fd = CURL_SOCKET_BAD;
-
-		if (curl_easy_getinfo(exchange->easy, CURLINFO_ACTIVESOCKET,
-							  &fd) == CURLE_OK && fd != CURL_SOCKET_BAD)
-			shutdown(fd, SHUT_RDWR);
-	}
+	lanes_abandon();
 }
 
 static void
@@ -269,6 +258,21 @@ loop_attended_us(void)
 	return clock_us() - http_loop.absent_us;
 }
 
+/* What to say of one whose time to connect is over. */
+static void
+fault_late(HttpExchange *exchange)
+{
+	const Host *host = exchange->host;
+	bool		lookup = exchange->looks_up ||
+		(host->named && host->fresh_until_us == 0);
+	char		message[80];
+
+	snprintf(message, sizeof(message), "%s within " INT64_FORMAT " ms",
+			 lookup ? "name was not looked up" : "no connection",
+			 exchange->connect_timeout_us / 1000);
+	exchange_fault(exchange, HTTP_CONNECT, message);
+}
+
 /* Fails the exchanges whose time to connect is over. */
 static void
 judge_connecting(void)
@@ -286,7 +290,6 @@ judge_connecting(void)
 	dlist_foreach_modify(iter, &http_loop.unconnected)
 	{
 		HttpExchange *exchange = dlist_container(HttpExchange, pending, iter.cur);
-		char		message[80];
 
 		if (now_us < exchange->connect_until_us)
 		{
@@ -295,12 +298,7 @@ judge_connecting(void)
 					exchange->connect_until_us);
 			continue;
 		}
-		snprintf(message, sizeof(message),
-				 exchange->looks_up ?
-				 "name was not looked up within " INT64_FORMAT " ms" :
-				 "no connection within " INT64_FORMAT " ms",
-				 exchange->connect_timeout_us / 1000);
-		exchange_fault(exchange, HTTP_CONNECT, message);
+		fault_late(exchange);
 		if (exchange->state == EXCHANGE_RUNNING)
 		{
 			lane_remove(exchange);

@@ -35,7 +35,7 @@
  * many small ones serve thousands of calls better than one; below this number
  * all are in the first, where connections are found again.
  */
-#define LANE_EXCHANGES 64
+#define LANE_EXCHANGES 96
 
 /* One multi handle. */
 typedef struct Lane
@@ -44,7 +44,9 @@ typedef struct Lane
 	int			index;			/* in loop.lanes */
 	int			running;		/* exchanges in it */
 	int64		timer_us;		/* when libcurl wants to be called */
+	int			partial;		/* of these, answers begun over HTTP/2 */
 	bool		touched;		/* has run since its messages were read */
+	bool		nudge;			/* something has come since nudge_lanes() */
 } Lane;
 
 typedef enum HostProtocol
@@ -65,6 +67,8 @@ typedef struct Host
 	struct sockaddr_storage address;	/* that address */
 	HostProtocol protocol;
 	int64		fresh_until_us; /* no look-up before then; 0: never was one */
+	int64		looked_up_us;	/* when the last was answered */
+	bool		stale;			/* connections are opened to an old answer */
 	HttpExchange *leader;		/* finds out what is not known; others wait */
 	HttpExchange *pioneer;		/* has a connection of its own, not answered */
 	dlist_head	held;			/* exchanges waiting for the leader */
@@ -91,6 +95,7 @@ struct HttpExchange
 	void	   *arg;
 	Host	   *host;
 	Lane	   *lane;			/* while running */
+	curl_socket_t socket;		/* the last one that libcurl waited for */
 	CURL	   *easy;
 
 	/* the request */
@@ -114,6 +119,7 @@ struct HttpExchange
 	bool		unled;			/* neither waits for a leader nor becomes one */
 	bool		opened;			/* a connection of its own */
 	bool		connected;
+	bool		partial;		/* counted in lane.partial */
 	bool		doomed;			/* fault is set: to be ended after libcurl */
 
 	/* the answer */
@@ -183,7 +189,9 @@ extern void loop_finish(HttpExchange *exchange);
 extern bool lanes_run(void);
 extern int64 lanes_timer_us(void);
 extern void lanes_trim(void);
+extern void lanes_abandon(void);
 extern void lane_remove(HttpExchange *exchange);
+extern void lane_partial(HttpExchange *exchange);
 extern curl_socket_t lane_open_socket(void *arg, curlsocktype purpose,
 									  struct curl_sockaddr *address);
 extern int	lane_close_socket(void *arg, curl_socket_t fd);
