@@ -17,6 +17,9 @@
 #include "postgres.h"
 
 #include <errno.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -642,11 +645,14 @@ lanes_timer_us(void)
 
 /*
  * Closes what a large fan-out has left: its lanes with their idle connections,
- * but the first few.  Only when no exchange is running.
+ * but the first few; the memory goes back to the operating system.  Only when
+ * no exchange is running.
  */
 void
 lanes_trim(void)
 {
+	if (http_loop.nlanes <= LANES_KEPT)
+		return;
 	while (http_loop.nlanes > LANES_KEPT)
 	{
 		Lane	   *lane = http_loop.lanes[--http_loop.nlanes];
@@ -655,4 +661,7 @@ lanes_trim(void)
 		curl_multi_cleanup(lane->multi);
 		free(lane);
 	}
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
 }
