@@ -29,10 +29,12 @@ SELECT shape_of_type('int') = shape('returns', 'int'), shape_of_type('varchar', 
        shape_of_type('invoice') = shape('returns', 'invoice');
 
 -- a type named vector, as pgvector has it
+SET client_min_messages = warning;
 CREATE TYPE vector;
 CREATE FUNCTION vector_in(cstring) RETURNS vector LANGUAGE internal IMMUTABLE STRICT AS 'textin';
 CREATE FUNCTION vector_out(vector) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
 CREATE TYPE vector (INPUT = vector_in, OUTPUT = vector_out, LIKE = text);
+RESET client_min_messages;
 SELECT shape('returns', 'vector')->'schema';
 
 -- fields
