@@ -10,6 +10,7 @@
 
 #include <sys/resource.h>
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "http/loop.h"
 #include "storage/fd.h"
@@ -19,6 +20,9 @@
 
 /* Look-ups, multi handles' own, and whatever else the process opens. */
 #define SOCKETS_BESIDE 64
+
+/* Somebody else may change the limit (prlimit); seen after this time. */
+#define LOOK_AGAIN_US 100000
 
 /* Below this the limit is raised. */
 #define ROOM_WANTED 64
@@ -86,11 +90,19 @@ limit_raise(int64 wanted, struct rlimit *limit)
 int
 descriptors_capacity(int in_flight)
 {
-	struct rlimit limit;
+	static struct rlimit limit;
+	static int64 looked_us = 0;
+	static bool known = false;
 	int64		wanted = setting_max_in_flight;
 	int64		granted;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+	/* asked for every call: a system call each time would be felt */
+	if (looked_us == 0 || clock_us() - looked_us > LOOK_AGAIN_US)
+	{
+		known = getrlimit(RLIMIT_NOFILE, &limit) == 0;
+		looked_us = clock_us();
+	}
+	if (!known)
 		granted = wanted;
 	else
 	{
