@@ -111,14 +111,72 @@ shape_check(const Shape *shape, const Jsonb *answer, char **why)
 	return shape->fill && verdict.absent ? fill(shape->compiled, value) : value;
 }
 
-/* shape_check() for calls; only words are asked for in the wire form. */
+/*
+ * Pushes a value without the fields that a field map or type does not name.
+ * The value need not fit otherwise.
+ */
+static JsonbValue *
+push_named(JsonbParseState **state, JsonbIteratorToken token,
+		   const Schema *schema, JsonbValue *value)
+{
+	JsonbIterator *it;
+	JsonbValue	item;
+	bool		object;
+
+	if (value->type != jbvBinary || schema == NULL ||
+		(schema->items == NULL && schema->nproperties == 0))
+		return pushJsonbValue(state, token, value);
+
+	object = JsonContainerIsObject(value->val.binary.data);
+	pushJsonbValue(state, object ? WJB_BEGIN_OBJECT : WJB_BEGIN_ARRAY, NULL);
+	it = JsonbIteratorInit(value->val.binary.data);
+	(void) JsonbIteratorNext(&it, &item, true);
+	if (!object)
+	{
+		while (JsonbIteratorNext(&it, &item, true) == WJB_ELEM)
+			push_named(state, WJB_ELEM, schema->items, &item);
+		return pushJsonbValue(state, WJB_END_ARRAY, NULL);
+	}
+	while (JsonbIteratorNext(&it, &item, true) == WJB_KEY)
+	{
+		const Schema *property = property_schema(schema, &item);
+		JsonbValue	field;
+
+		(void) JsonbIteratorNext(&it, &field, true);
+		if (property == NULL && schema->nproperties > 0)
+			continue;
+		pushJsonbValue(state, WJB_KEY, &item);
+		push_named(state, WJB_VALUE, property, &field);
+	}
+	return pushJsonbValue(state, WJB_END_OBJECT, NULL);
+}
+
+/*
+ * shape_check() for calls.  Only words are asked for in the wire form, to the
+ * letter.  A service of another kind answers as it always does: of its
+ * fields those that `returns` names are taken.
+ */
 static Jsonb *
 check_answer(const AnswerShape *answer, const Jsonb *value, bool wired,
 			 char **why)
 {
 	Shape		shape = *(const Shape *) answer;
 
-	shape.wrapped = shape.wrapped && wired;
+	if (!wired)
+	{
+		shape.wrapped = false;
+		if (shape.fill && !JB_ROOT_IS_SCALAR(value))
+		{
+			JsonbParseState *state = NULL;
+			JsonbValue	root;
+
+			root.type = jbvBinary;
+			root.val.binary.data = unconstify(JsonbContainer *, &value->root);
+			root.val.binary.len = VARSIZE(value) - VARHDRSZ;
+			value = JsonbValueToJsonb(push_named(&state, WJB_ELEM,
+												 shape.compiled, &root));
+		}
+	}
 	return shape_check(&shape, value, why);
 }
 
