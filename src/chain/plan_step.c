@@ -461,6 +461,9 @@ finish_round(ChainPlan *plan, ItemRun *item)
 	}
 	if (item->round >= step->max)
 	{
+		/* a handler may look at it long after this turn */
+		MemoryContext old = MemoryContextSwitchTo(plan->cxt);
+
 		error = step_error_make(CLASS_LIMIT,
 								psprintf("\"until\" did not hold after %d rounds",
 										 item->round),
@@ -468,6 +471,7 @@ finish_round(ChainPlan *plan, ItemRun *item)
 										 step->until->source),
 								psprintf("Raise \"max\", or accept the last round: %s || round == %d",
 										 step->until->source, step->max));
+		MemoryContextSwitchTo(old);
 		plan_item_fail(plan, item, plan_place_error(plan, item->run, item, error));
 		return;
 	}
