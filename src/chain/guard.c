@@ -123,6 +123,18 @@ overran(const Guard *guard, const ErrorData *edata)
 			   "canceling statement due to user request") == 0;
 }
 
+/* Raises the overrun in the cancel's place, which keeps the cancel's context. */
+static void pg_attribute_noreturn()
+throw_overrun(const Guard *guard, ErrorData *edata)
+{
+	edata->sqlerrcode = error_class_sqlstate(guard->overrun);
+	edata->message = unconstify(char *, guard->message);
+	edata->detail = NULL;
+	edata->hint = unconstify(char *, guard->hint);
+	ReThrowError(edata);
+	pg_unreachable();
+}
+
 /* What to do with a caught error, once everything is undone. */
 static StepError *
 judge(const Guard *guard, ErrorData *edata, bool overrun)
@@ -135,12 +147,12 @@ judge(const Guard *guard, ErrorData *edata, bool overrun)
 		ReThrowError(edata);
 		pg_unreachable();
 	}
+	if (overrun && !guard->catch)
+		throw_overrun(guard, edata);
 	error = overrun ?
 		step_error_make(guard->overrun, guard->message, NULL, guard->hint) :
 		step_error_from(edata);
 	FreeErrorData(edata);
-	if (!guard->catch)
-		step_error_throw(error);
 	return error;
 }
 
