@@ -138,10 +138,13 @@ find_inside(const Step *step, const char **rest)
 	if (step->kind == STEP_SWITCH && strncmp(*rest, "arm[", 4) == 0)
 	{
 		int			arm = atoi(*rest + 4);
+		const char *behind = *rest + 3;
 
-		*rest += 3;
-		if (skip_index(rest) && arm < step->nsteps)
+		if (skip_index(&behind) && arm >= 0 && arm < step->nsteps)
+		{
+			*rest = behind;
 			return find_in_step(step->steps[arm], rest);
+		}
 	}
 	/* a nested chain is checked when it runs */
 	if (step->kind == STEP_FUNCTION && step->function->is_chain)
@@ -160,7 +163,7 @@ find_in_step(const Step *step, const char **rest)
 		return find_in_step(step->handler, rest);
 	}
 	(void) (step->until != NULL && skip_index(rest));
-	if (**rest == '/')
+	if (**rest == '/' && (*rest)[1] != '\0')
 	{
 		(*rest)++;
 		return find_inside(step, rest);
