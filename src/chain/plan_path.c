@@ -137,10 +137,10 @@ find_inside(const Step *step, const char **rest)
 	}
 	if (step->kind == STEP_SWITCH && strncmp(*rest, "arm[", 4) == 0)
 	{
-		int			arm = atoi(*rest + 4);
+		long		arm = strtol(*rest + 4, NULL, 10);	/* far out of range: LONG_MAX */
 		const char *behind = *rest + 3;
 
-		if (skip_index(&behind) && arm >= 0 && arm < step->nsteps)
+		if (skip_index(&behind) && arm < step->nsteps)
 		{
 			*rest = behind;
 			return find_in_step(step->steps[arm], rest);
@@ -163,7 +163,7 @@ find_in_step(const Step *step, const char **rest)
 		return find_in_step(step->handler, rest);
 	}
 	(void) (step->until != NULL && skip_index(rest));
-	if (**rest == '/' && (*rest)[1] != '\0')
+	if (**rest == '/')
 	{
 		(*rest)++;
 		return find_inside(step, rest);
