@@ -177,6 +177,9 @@ free_run(ChainPlan *plan, StepRun *run)
 {
 	dlist_mutable_iter iter;
 
+	/* they are about to be freed too, and must not look for this list then */
+	while (!dlist_is_empty(&run->waiters))
+		dlist_pop_head_node(&run->waiters)->next = NULL;
 	dlist_foreach_modify(iter, &run->items)
 	{
 		ItemRun    *item = dlist_container(ItemRun, link, iter.cur);
