@@ -434,19 +434,15 @@ plan_tick(ChainPlan *plan, int64 now_us)
 	{
 		ItemRun    *item = pairingheap_container(ItemRun, deadline_node,
 												 pairingheap_first(&plan->deadlines));
-		MemoryContext old;
 		StepError  *error;
 
 		if (item->deadline_us > now_us)
 			break;
-		old = MemoryContextSwitchTo(plan->cxt);
-		error = step_error_make(CLASS_TIMEOUT,
+		error = plan_make_error(plan, item, CLASS_TIMEOUT,
 								psprintf("step took longer than %lld ms",
 										 (long long) item->run->step->timeout_ms),
 								NULL,
 								"Raise \"timeout\", or say with \"on_error\" what is to happen then.");
-		MemoryContextSwitchTo(old);
-		plan_place_error(plan, item->run, item, error);
 		plan_item_fail(plan, item, error);
 	}
 }

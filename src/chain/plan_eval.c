@@ -93,6 +93,18 @@ plan_place_error(ChainPlan *plan, const StepRun *run, const ItemRun *item,
 	return error;
 }
 
+/* A failure of the item, which lives as long as the plan. */
+StepError *
+plan_make_error(ChainPlan *plan, const ItemRun *item, ErrorClass cls,
+				const char *message, const char *detail, const char *hint)
+{
+	MemoryContext old = MemoryContextSwitchTo(plan->cxt);
+	StepError  *error = step_error_make(cls, message, detail, hint);
+
+	MemoryContextSwitchTo(old);
+	return plan_place_error(plan, item->run, item, error);
+}
+
 /*
  * Runs the evaluation.  Returns NULL, or where `catchable` the error as data;
  * other errors are raised on.

@@ -187,6 +187,9 @@ extern StepError *plan_leave_chain(ChainPlan *plan, ItemRun *item,
 extern Jsonb *plan_keep(ChainPlan *plan, const Jsonb *value);
 extern StepError *plan_place_error(ChainPlan *plan, const StepRun *run,
 								   const ItemRun *item, StepError *error);
+extern StepError *plan_make_error(ChainPlan *plan, const ItemRun *item,
+								  ErrorClass cls, const char *message,
+								  const char *detail, const char *hint);
 
 /* plan_path.c */
 extern void path_of_run(StringInfo path, const StepRun *run);

@@ -435,6 +435,22 @@ finish_block(ChainPlan *plan, ItemRun *item)
 	plan_body_done(plan, item, output);
 }
 
+/* A mocked block has no steps inside, which its condition may ask for. */
+static bool
+asks_for_inner(const ItemRun *item)
+{
+	const Needs *needs = &item->run->step->until_needs;
+
+	if (item->children)
+		return false;
+	for (int i = 0; i < needs->count; i++)
+	{
+		if (needs->refs[i].owner == item->run->step)
+			return true;
+	}
+	return false;
+}
+
 static void
 finish_round(ChainPlan *plan, ItemRun *item)
 {
@@ -442,6 +458,16 @@ finish_round(ChainPlan *plan, ItemRun *item)
 	bool		enough;
 	StepError  *error;
 
+	if (asks_for_inner(item))
+	{
+		error = plan_make_error(plan, item, CLASS_INPUT,
+								"\"until\" needs steps inside a round that \"mock\" has an output for",
+								psprintf("The condition is %s.",
+										 step->until->source),
+								"Mock the steps inside the round, or the whole step.");
+		plan_item_fail(plan, item, error);
+		return;
+	}
 	if (!plan_have_needs(plan, &item->node, item, &step->until_needs))
 		return;
 	error = plan_condition(plan, item->run, item, step->until,
@@ -461,18 +487,14 @@ finish_round(ChainPlan *plan, ItemRun *item)
 	}
 	if (item->round >= step->max)
 	{
-		/* a handler may look at it long after this turn */
-		MemoryContext old = MemoryContextSwitchTo(plan->cxt);
-
-		error = step_error_make(CLASS_LIMIT,
+		error = plan_make_error(plan, item, CLASS_LIMIT,
 								psprintf("\"until\" did not hold after %d rounds",
 										 item->round),
 								psprintf("The condition is %s.",
 										 step->until->source),
 								psprintf("Raise \"max\", or accept the last round: %s || round == %d",
 										 step->until->source, step->max));
-		MemoryContextSwitchTo(old);
-		plan_item_fail(plan, item, plan_place_error(plan, item->run, item, error));
+		plan_item_fail(plan, item, error);
 		return;
 	}
 	plan_abort_inside(plan, item);
