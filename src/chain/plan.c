@@ -27,6 +27,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "chain/plan_private.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 
 /* ---- agenda and waiting ---- */
@@ -249,15 +250,40 @@ plan_abort_inside(ChainPlan *plan, ItemRun *item)
 
 /* ---- what drivers call ---- */
 
+static ItemRun *
+first_deadline(const ChainPlan *plan)
+{
+	if (pairingheap_is_empty(&plan->deadlines))
+		return NULL;
+	return pairingheap_container(ItemRun, deadline_node,
+								 pairingheap_first(unconstify(pairingheap *, &plan->deadlines)));
+}
+
+/*
+ * Is plan_tick() needed before anything else?  Only the driver knows whether
+ * an answer has come in time, so nothing is judged here.
+ */
+static bool
+is_overdue(const ChainPlan *plan)
+{
+	const ItemRun *item = first_deadline(plan);
+
+	return item != NULL && item->deadline_us <= clock_us();
+}
+
 static void
 run_agenda(ChainPlan *plan)
 {
-	while (!plan->ended && !dlist_is_empty(&plan->agenda))
+	while (!plan->ended && !dlist_is_empty(&plan->agenda) &&
+		   !is_overdue(plan))
 	{
-		RunNode    *node = dlist_container(RunNode, agenda,
-										   dlist_pop_head_node(&plan->agenda));
-		MemoryContext old = MemoryContextSwitchTo(plan->scratch);
+		RunNode    *node;
+		MemoryContext old;
 
+		CHECK_FOR_INTERRUPTS();
+		node = dlist_container(RunNode, agenda,
+							   dlist_pop_head_node(&plan->agenda));
+		old = MemoryContextSwitchTo(plan->scratch);
 		node->on_agenda = false;
 		if (node->is_item)
 			plan_advance_item(plan, (ItemRun *) node);
@@ -334,8 +360,8 @@ plan_create(Definition *definition, Jsonb **inputs,
 
 /*
  * The next task: a model call, or (model false) a statement or function call.
- * NULL when nothing of the kind can run now.  The driver ends it with
- * plan_succeed() or plan_fail(), which free it.
+ * NULL when nothing of the kind can run now, or plan_tick() is due.  The
+ * driver ends it with plan_succeed() or plan_fail(), which free it.
  */
 Task *
 plan_next(ChainPlan *plan, bool model)
@@ -348,7 +374,7 @@ plan_next(ChainPlan *plan, bool model)
 		StepError  *error;
 
 		run_agenda(plan);
-		if (plan->ended)
+		if (plan->ended || is_overdue(plan))
 			return NULL;
 		if (dlist_is_empty(ready))
 		{
@@ -402,11 +428,9 @@ plan_fail(ChainPlan *plan, Task *task, StepError *error)
 int64
 plan_due(const ChainPlan *plan)
 {
-	int64		due = CLOCK_NEVER;
+	const ItemRun *item = first_deadline(plan);
+	int64		due = item ? item->deadline_us : CLOCK_NEVER;
 
-	if (!pairingheap_is_empty(&plan->deadlines))
-		due = pairingheap_container(ItemRun, deadline_node,
-									pairingheap_first(unconstify(pairingheap *, &plan->deadlines)))->deadline_us;
 	if (!pairingheap_is_empty(&plan->retries))
 		due = Min(due,
 				  pairingheap_container(ItemRun, retry_node,
@@ -418,26 +442,24 @@ plan_due(const ChainPlan *plan)
 void
 plan_tick(ChainPlan *plan, int64 now_us)
 {
+	ItemRun    *item;
+
 	run_agenda(plan);
 	while (!plan->ended && !pairingheap_is_empty(&plan->retries))
 	{
-		ItemRun    *item = pairingheap_container(ItemRun, retry_node,
-												 pairingheap_first(&plan->retries));
-
+		item = pairingheap_container(ItemRun, retry_node,
+									 pairingheap_first(&plan->retries));
 		if (item->retry_us > now_us)
 			break;
 		pairingheap_remove_first(&plan->retries);
 		item->phase = ITEM_BODY;
 		plan_agenda_add(plan, &item->node);
 	}
-	while (!plan->ended && !pairingheap_is_empty(&plan->deadlines))
+	while (!plan->ended && (item = first_deadline(plan)) != NULL &&
+		   item->deadline_us <= now_us)
 	{
-		ItemRun    *item = pairingheap_container(ItemRun, deadline_node,
-												 pairingheap_first(&plan->deadlines));
 		StepError  *error;
 
-		if (item->deadline_us > now_us)
-			break;
 		error = plan_make_error(plan, item, CLASS_TIMEOUT,
 								psprintf("step took longer than %lld ms",
 										 (long long) item->run->step->timeout_ms),

@@ -68,6 +68,7 @@ typedef struct PlanOptions
 {
 	const Jsonb *mock;			/* object path → output; NULL: none */
 	const char *stop_after;		/* path; NULL: run to the end */
+	bool		untimed;		/* no timeouts: nothing is run */
 } PlanOptions;
 
 extern ChainPlan *plan_create(Definition *definition, Jsonb **inputs,

@@ -560,7 +560,7 @@ plan_open_item(ChainPlan *plan, StepRun *run)
 			json_int(n + 1);
 		MemoryContextSwitchTo(old);
 	}
-	if (step->timeout_ms > 0)
+	if (step->timeout_ms > 0 && !plan->options.untimed)
 	{
 		item->deadline_us = clock_us() + step->timeout_ms * 1000;
 		item->limit_us = Min(item->limit_us, item->deadline_us);

@@ -454,7 +454,7 @@ Jsonb *
 session_render(Definition *definition, Jsonb **inputs, const char *path,
 			   const Jsonb *mock)
 {
-	PlanOptions options = {.mock = mock};
+	PlanOptions options = {.mock = mock,.untimed = true};
 	Session		session = {.cxt = CurrentMemoryContext};
 	StringInfoData waiting;
 	Jsonb	   *volatile result = NULL;
