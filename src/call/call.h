@@ -71,6 +71,7 @@ extern void call_cancel(Call *call);
 extern bool call_turn(CallGroup *group, int64 wait_until_us);
 extern void call_settle(CallGroup *group, int64 wait_until_us);
 extern int	call_capacity(CallGroup *group);
+extern int	call_live(const CallGroup *group);
 extern Jsonb *call_render(Oid userid, const CallSpec *spec);
 
 #endif							/* CHAINCALL_CALL_H */

@@ -163,6 +163,7 @@ next_event(CallGroup *group, int64 limit_us)
  * One turn: let the network work until wait_until_us (clock_us(); 0: only
  * look), or until an answer, a backoff or a deadline calls for something, and
  * run the callbacks of the calls that are done.  True if a callback ran.
+ * Without calls it waits all the same, but not for ever.
  *
  * Raises what callbacks and interrupts raise, and an error of the catalog
  * when a call that is tried again has lost its way meanwhile (its server was
@@ -176,14 +177,22 @@ call_turn(CallGroup *group, int64 wait_until_us)
 
 	advance(group);
 	ran = deliver_done(group);
-	if (group->nlive == 0)
-		return ran;
+	if (group->nlive == 0 && (ran || wait_until_us == CLOCK_NEVER ||
+							  wait_until_us <= clock_us()))
+		return ran;				/* nothing to wait for */
 
 	(void) http_turn(ran ? 0 : next_event(group, wait_until_us));
 	advance(group);
 	expire_late(group);
 	call_send_waiting(group);
 	return deliver_done(group) || ran;
+}
+
+/* How many calls have been started whose callback has not run. */
+int
+call_live(const CallGroup *group)
+{
+	return group->nlive;
 }
 
 /*

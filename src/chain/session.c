@@ -266,7 +266,12 @@ run_loop(Session *session)
 			(void) call_turn(session->calls, 0);
 		}
 		else
+		{
+			if (call_live(session->calls) == 0 &&
+				plan_due(plan) == CLOCK_NEVER)
+				elog(ERROR, "the chain cannot go on");
 			(void) call_turn(session->calls, plan_due(plan));
+		}
 		CHECK_FOR_INTERRUPTS();
 		plan_tick(plan, clock_us());
 	}
