@@ -30,6 +30,9 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+/* Drivers stop statements by timers of whole milliseconds. */
+#define TIMER_SLACK_US 1000
+
 /* ---- agenda and waiting ---- */
 
 /* Has the node go on at the agenda's next turn. */
@@ -138,11 +141,18 @@ plan_drop_deadline(ChainPlan *plan, ItemRun *item)
 	item->deadline_us = CLOCK_NEVER;
 }
 
+/* The item that the run is inside of; NULL for the outermost chain's body. */
+ItemRun *
+plan_around(const StepRun *run)
+{
+	return run->parent ? run->parent : run->chain->parent;
+}
+
 /* The nearest deadline of all that is around the run. */
 int64
 plan_limit_around(const StepRun *run)
 {
-	const ItemRun *around = run->parent ? run->parent : run->chain->parent;
+	const ItemRun *around = plan_around(run);
 
 	return around ? around->limit_us : CLOCK_NEVER;
 }
@@ -414,6 +424,24 @@ plan_succeed(ChainPlan *plan, Task *task, const Jsonb *output)
 	MemoryContextReset(plan->scratch);
 }
 
+/*
+ * Who fails when item is late: the outermost of those around it whose time is
+ * up as well, or an inner on_error would go on in a chain that is over.
+ */
+static ItemRun *
+late_around(ItemRun *item, int64 now_us)
+{
+	ItemRun    *late = item;
+
+	while (item != NULL)
+	{
+		if (item->deadline_us <= now_us)
+			late = item;
+		item = plan_around(item->run);
+	}
+	return late;
+}
+
 /* The task has failed; error must live as long as the plan.  Frees the task. */
 void
 plan_fail(ChainPlan *plan, Task *task, StepError *error)
@@ -421,7 +449,10 @@ plan_fail(ChainPlan *plan, Task *task, StepError *error)
 	ItemRun    *item = take_task(task);
 
 	MemoryContextDelete(task->cxt);
-	plan_item_fail(plan, item, plan_place_error(plan, item->run, item, error));
+	error = plan_place_error(plan, item->run, item, error);
+	if (error->cls == CLASS_TIMEOUT)
+		item = late_around(item, clock_us() + TIMER_SLACK_US);
+	plan_item_fail(plan, item, error);
 }
 
 /* When plan_tick() has something to do: clock_us(), or CLOCK_NEVER. */
@@ -460,6 +491,7 @@ plan_tick(ChainPlan *plan, int64 now_us)
 	{
 		StepError  *error;
 
+		item = late_around(item, now_us);
 		error = plan_make_error(plan, item, CLASS_TIMEOUT,
 								psprintf("step took longer than %lld ms",
 										 (long long) item->run->step->timeout_ms),

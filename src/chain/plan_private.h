@@ -159,6 +159,7 @@ extern bool plan_have_needs(ChainPlan *plan, RunNode *node,
 							const ItemRun *item, const Needs *needs);
 extern void plan_wake_waiters(ChainPlan *plan, StepRun *run);
 extern void plan_drop_deadline(ChainPlan *plan, ItemRun *item);
+extern ItemRun *plan_around(const StepRun *run);
 extern int64 plan_limit_around(const StepRun *run);
 extern StepRun *plan_make_run(ChainPlan *plan, const Step *step,
 							  RunRole role, ItemRun *parent,

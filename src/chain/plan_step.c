@@ -189,7 +189,7 @@ step_done(ChainPlan *plan, StepRun *run, Jsonb *output)
 static void
 step_fail(ChainPlan *plan, StepRun *run, StepError *error)
 {
-	ItemRun    *around = run->parent ? run->parent : run->chain->parent;
+	ItemRun    *around = plan_around(run);
 
 	if (around)
 		plan_item_fail(plan, around, error);
