@@ -110,7 +110,7 @@ struct ItemRun
 	int			round;			/* from 1 */
 	int			attempt;		/* of the body, from 1 */
 	ItemPhase	phase;
-	bool		catchable;		/* its own on_error counts too */
+	bool		catchable;		/* its own on_error and retry count too */
 	Jsonb	   *element;
 	Jsonb	   *last;			/* output of the last round */
 	StepError  *error;			/* under on_error */

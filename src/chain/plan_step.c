@@ -549,7 +549,9 @@ plan_open_item(ChainPlan *plan, StepRun *run)
 	item->attempt = 1;
 	item->deadline_us = CLOCK_NEVER;
 	item->limit_us = plan_limit_around(run);
-	item->catchable = run->catchable || step->on_error != ON_ERROR_FAIL;
+	item->catchable = run->catchable || step->on_error != ON_ERROR_FAIL ||
+		(step->kind != STEP_MODEL && step->retry != NULL &&
+		 step->retry->attempts > 1);
 	run->active++;
 	dlist_push_tail(&run->items, &item->link);
 	if (step->each)

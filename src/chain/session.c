@@ -217,7 +217,7 @@ run_local(Session *session, Task *task)
 {
 	LocalArg	local = {task, task->cxt, NULL};
 	Guard		guard = {
-		.catch = task->catchable || task->step->retry != NULL,
+		.catch = task->catchable,
 		.deadline_us = task->deadline_us,
 		.overrun = CLASS_TIMEOUT,
 		.message = "step took longer than its timeout",
