@@ -106,12 +106,12 @@ plan_make_error(ChainPlan *plan, const ItemRun *item, ErrorClass cls,
 }
 
 /*
- * Runs the evaluation.  Returns NULL, or where `catchable` the error as data;
- * other errors are raised on.
+ * Runs the evaluation, whose time is bounded where slow.  Returns NULL, or
+ * where `catchable` the error as data; other errors are raised on.
  */
 static StepError *
 plan_evaluate(ChainPlan *plan, Evaluation *evaluation, const StepRun *run,
-			  const ItemRun *item, bool catchable)
+			  const ItemRun *item, bool catchable, bool slow)
 {
 	ErrorContextCallback context;
 	MemoryContext old = MemoryContextSwitchTo(plan->cxt);
@@ -128,7 +128,7 @@ plan_evaluate(ChainPlan *plan, Evaluation *evaluation, const StepRun *run,
 	context.previous = error_context_stack;
 	error_context_stack = &context;
 	error = plan->ops->evaluate(plan->driver, evaluation_work, evaluation,
-								catchable, run->step->slow);
+								catchable, slow);
 	error_context_stack = context.previous;
 	MemoryContextSwitchTo(old);
 	return error ? plan_place_error(plan, run, item, error) : NULL;
@@ -201,7 +201,7 @@ plan_condition(ChainPlan *plan, const StepRun *run, const ItemRun *item,
 	Evaluation	evaluation = {.work = work_condition, .source = expr};
 	StepError  *error;
 
-	error = plan_evaluate(plan, &evaluation, run, item, catchable);
+	error = plan_evaluate(plan, &evaluation, run, item, catchable, slow);
 	*result = evaluation.flag;
 	return error;
 }
@@ -274,7 +274,8 @@ plan_elements(ChainPlan *plan, StepRun *run)
 {
 	Evaluation	evaluation = {.work = work_elements, .target = run};
 
-	return plan_evaluate(plan, &evaluation, run, NULL, run->catchable);
+	return plan_evaluate(plan, &evaluation, run, NULL, run->catchable,
+						 run->step->slow);
 }
 
 static void
@@ -295,7 +296,7 @@ plan_json(ChainPlan *plan, const ItemRun *item, const JsonTemplate *template,
 	StepError  *error;
 
 	error = plan_evaluate(plan, &evaluation, item->run, item,
-						  item->catchable);
+						  item->catchable, item->run->step->slow);
 	*result = evaluation.result;
 	return error;
 }
@@ -528,7 +529,7 @@ plan_render(ChainPlan *plan, ItemRun *item, Task **result)
 
 	evaluation.target = task;
 	error = plan_evaluate(plan, &evaluation, item->run, item,
-						  item->catchable);
+						  item->catchable, item->run->step->slow);
 	if (error != NULL)
 	{
 		MemoryContextDelete(cxt);
@@ -586,7 +587,7 @@ plan_enter_chain(ChainPlan *plan, ItemRun *item, ChainRun **chain,
 	(*chain)->depth = item->run->chain->depth + 1;
 	evaluation.target = *chain;
 	error = plan_evaluate(plan, &evaluation, item->run, item,
-						  item->catchable);
+						  item->catchable, item->run->step->slow);
 	*null_for_strict = evaluation.flag;
 	return error;
 }
@@ -612,7 +613,7 @@ plan_leave_chain(ChainPlan *plan, ItemRun *item, Jsonb *output,
 	StepError  *error;
 
 	error = plan_evaluate(plan, &evaluation, item->run, item,
-						  item->catchable);
+						  item->catchable, item->run->step->slow);
 	*result = evaluation.result;
 	return error;
 }
