@@ -521,13 +521,6 @@ plan_output(const ChainPlan *plan)
 	return plan->output;
 }
 
-/* Whether the run ended at stop_after. */
-bool
-plan_stopped(const ChainPlan *plan)
-{
-	return plan->stopped;
-}
-
 /* With stop_after: an object of path → output of all steps that have ended. */
 Jsonb *
 plan_outputs(const ChainPlan *plan)

@@ -82,7 +82,6 @@ extern void plan_tick(ChainPlan *plan, int64 now_us);
 extern bool plan_ended(const ChainPlan *plan);
 extern StepError *plan_error(const ChainPlan *plan);
 extern Jsonb *plan_output(const ChainPlan *plan);
-extern bool plan_stopped(const ChainPlan *plan);
 extern Jsonb *plan_outputs(const ChainPlan *plan);
 
 extern void plan_check_path(const Definition *definition, const char *path);

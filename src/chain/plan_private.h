@@ -143,7 +143,6 @@ struct ChainPlan
 	pairingheap deadlines;
 	pairingheap retries;
 	bool		ended;
-	bool		stopped;
 	Jsonb	   *output;
 	StepError  *error;
 	JsonbParseState *outputs;	/* with stop_after: what there is so far */

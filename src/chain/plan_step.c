@@ -47,10 +47,30 @@ note_output(ChainPlan *plan, const char *path, const Jsonb *output)
 	json_push(&plan->outputs, WJB_VALUE, plan_keep(plan, output));
 	if (strcmp(path[0] ? path : "chain", plan->options.stop_after) == 0)
 	{
-		plan->stopped = true;
 		plan->ended = true;
 	}
 	MemoryContextSwitchTo(old);
+}
+
+/* Ends the run when stop_after names the item, or its round. */
+static void
+stop_behind(ChainPlan *plan, const ItemRun *item, bool round,
+			const Jsonb *output)
+{
+	StringInfoData path;
+
+	if (plan->options.stop_after == NULL)
+		return;
+	initStringInfo(&path);
+	if (round)
+		path_of_item(&path, item);
+	else
+	{
+		path_of_run(&path, item->run);
+		appendStringInfo(&path, "[%d]", item->index);
+	}
+	if (strcmp(path.data, plan->options.stop_after) == 0)
+		note_output(plan, path.data, output);
 }
 
 /* An item has its output, which it owns no longer. */
@@ -59,14 +79,11 @@ item_done(ChainPlan *plan, ItemRun *item, Jsonb *output)
 {
 	StepRun    *run = item->run;
 
-	if (plan->options.stop_after && item->index >= 0)
+	if (item->index >= 0)
 	{
-		StringInfoData path;
-
-		initStringInfo(&path);
-		path_of_item(&path, item);
-		if (strcmp(path.data, plan->options.stop_after) == 0)
-			note_output(plan, path.data, output);
+		stop_behind(plan, item, false, output);
+		if (plan->ended)
+			return;
 	}
 	run->outputs[Max(item->index, 0)] = output;
 	run->finished++;
@@ -103,6 +120,9 @@ plan_body_done(ChainPlan *plan, ItemRun *item, Jsonb *output)
 		item_done(plan, item, output);
 		return;
 	}
+	stop_behind(plan, item, true, output);
+	if (plan->ended)
+		return;
 	if (item->last)
 		pfree(item->last);
 	item->last = output;
@@ -173,6 +193,8 @@ step_done(ChainPlan *plan, StepRun *run, Jsonb *output)
 		initStringInfo(&path);
 		path_of_run(&path, run);
 		note_output(plan, path.data, output);
+		if (plan->ended)
+			return;
 	}
 	plan_wake_waiters(plan, run);
 	if (run->parent)

@@ -343,7 +343,8 @@ check_options(const Definition *definition, const PlanOptions *options)
 
 /*
  * Runs the chain to its end and gives its output, palloc'd in the current
- * memory context; with stop_after, an object of path → output.  A failure
+ * memory context; with stop_after, an object of path → output, of all steps
+ * when that one is never reached.  A failure
  * that nothing in the chain catches is raised.  The run's trace stays, also
  * of a failed run.
  */
@@ -377,8 +378,7 @@ session_run(Definition *definition, Jsonb **inputs,
 		error = plan_error(session->plan);
 		if (error != NULL)
 			step_error_throw(error);
-		output = plan_stopped(session->plan) ?
-			plan_outputs(session->plan) :
+		output = options->stop_after ? plan_outputs(session->plan) :
 			json_copy(cxt, plan_output(session->plan));
 	}
 	PG_CATCH();
