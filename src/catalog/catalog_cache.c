@@ -21,9 +21,11 @@
 #include "access/xact.h"
 #include "catalog/catalog_cache.h"
 #include "catalog/dependency.h"
+#include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "commands/extension.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -158,24 +160,35 @@ find_tables(void)
 	}
 }
 
-/* Opens one of the extension's tables; close it with AccessShareLock. */
+/*
+ * Opens one of the extension's tables; close it with AccessShareLock.  While
+ * we wait for the lock the extension may be dropped and created anew.
+ */
 Relation
 catalog_table_open(CatalogTable which)
 {
-	if (!OidIsValid(table_oids[which]))
-		find_tables();
-	return table_open(table_oids[which], AccessShareLock);
+	for (;;)
+	{
+		Relation	rel;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!OidIsValid(table_oids[which]))
+			find_tables();
+		rel = try_table_open(table_oids[which], AccessShareLock);
+		if (rel != NULL)
+			return rel;
+		forget_tables();
+	}
 }
 
 /*
  * Starts a scan of the rows of one model in the order of the primary key, or
- * of all rows where name is NULL.  End it with systable_endscan().
+ * of all rows where name is NULL, of what catalog_table_open(which) gave.  End
+ * it with systable_endscan().
  */
 SysScanDesc
-catalog_table_scan(Relation rel, const char *name)
+catalog_table_scan(CatalogTable which, Relation rel, const char *name)
 {
-	int			which = RelationGetRelid(rel) == table_oids[CATALOG_MODEL]
-		? CATALOG_MODEL : CATALOG_ENDPOINT;
 	AttrNumber	attno = tables[which].attno;
 	ScanKeyData key;
 	Oid			index;
@@ -187,6 +200,10 @@ catalog_table_scan(Relation rel, const char *name)
 	if (!OidIsValid(index_oids[which]))
 		find_tables();
 	index = index_oids[which];
+	/* a scan by another table's index would mark that one's entries dead */
+	if (IndexGetRelation(index, true) != RelationGetRelid(rel))
+		elog(ERROR, "index \"%s\" is not of table \"chaincall.%s\"",
+			 tables[which].index, tables[which].name);
 	ScanKeyEntryInitialize(&key, 0, attno, BTEqualStrategyNumber, InvalidOid,
 						   TupleDescAttr(RelationGetDescr(rel), attno - 1)->attcollation,
 						   F_TEXTEQ, CStringGetTextDatum(name));

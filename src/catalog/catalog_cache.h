@@ -41,7 +41,8 @@ extern void catalog_cache_enter(CatalogCache *cache);
 extern HTAB *catalog_cache_names(CatalogCache *cache, const char *title,
 								 Size entry_size);
 extern Relation catalog_table_open(CatalogTable which);
-extern SysScanDesc catalog_table_scan(Relation rel, const char *name);
+extern SysScanDesc catalog_table_scan(CatalogTable which, Relation rel,
+									  const char *name);
 
 /* catalog_server.c */
 typedef struct ServerEntry

@@ -78,7 +78,7 @@ load_endpoints(ModelInfo *model)
 {
 	Relation	rel = catalog_table_open(CATALOG_ENDPOINT);
 	TupleDesc	desc = RelationGetDescr(rel);
-	SysScanDesc scan = catalog_table_scan(rel, model->name);
+	SysScanDesc scan = catalog_table_scan(CATALOG_ENDPOINT, rel, model->name);
 	HeapTuple	tuple;
 	int			room = 0;
 
@@ -109,7 +109,7 @@ static ModelInfo *
 load_model(const char *name)
 {
 	Relation	rel = catalog_table_open(CATALOG_MODEL);
-	SysScanDesc scan = catalog_table_scan(rel, name);
+	SysScanDesc scan = catalog_table_scan(CATALOG_MODEL, rel, name);
 	HeapTuple	tuple = systable_getnext(scan);
 	ModelInfo  *model = NULL;
 
@@ -205,7 +205,7 @@ catalog_nearest_model(const char *name)
 	if (strlen(name) >= CATALOG_NAME_SIZE)
 		return NULL;
 	rel = catalog_table_open(CATALOG_MODEL);
-	scan = catalog_table_scan(rel, NULL);
+	scan = catalog_table_scan(CATALOG_MODEL, rel, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		char	   *known = text_column(tuple, RelationGetDescr(rel),
@@ -239,7 +239,7 @@ catalog_models_json(void)
 {
 	Relation	rel = catalog_table_open(CATALOG_MODEL);
 	TupleDesc	desc = RelationGetDescr(rel);
-	SysScanDesc scan = catalog_table_scan(rel, NULL);
+	SysScanDesc scan = catalog_table_scan(CATALOG_MODEL, rel, NULL);
 	HeapTuple	tuple;
 	JsonbParseState *state = NULL;
 
