@@ -41,10 +41,7 @@ prepare_find_postgres()
 {
 	local version candidate
 
-	if [ -n "${PG_CONFIG:-}" ] && [ "$PG_CONFIG" != pg_config ]; then
-		PG_CONFIG=$(command -v "$PG_CONFIG") || prepare_fail "no such program: PG_CONFIG=$PG_CONFIG"
-		prepare_usable_postgres "$PG_CONFIG" ||
-			prepare_fail "$PG_CONFIG: its PostgreSQL lacks the server or the server headers"
+	if [ "${PG_CONFIG:-pg_config}" != pg_config ]; then
 		return 0
 	fi
 	for version in 18 17 16 15; do
@@ -136,6 +133,11 @@ prepare_packages()
 {
 	local missing
 
+	if [ "${PG_CONFIG:-pg_config}" != pg_config ]; then
+		prepare_usable_postgres "$PG_CONFIG" ||
+			prepare_fail "PG_CONFIG=$PG_CONFIG names no PostgreSQL with server and server headers"
+		PG_CONFIG=$(command -v "$PG_CONFIG")
+	fi
 	missing=$(prepare_missing | xargs)
 	if [ -z "$missing" ]; then
 		prepare_find_postgres
