@@ -41,25 +41,25 @@ bind_model(const Step *step)
 	{
 		const char *nearest = catalog_nearest_model(step_model->name);
 
-		definition_error(step->line, ERRCODE_UNDEFINED_OBJECT,
+		definition_error(step_model->line, ERRCODE_UNDEFINED_OBJECT,
 						 nearest ? psprintf("Did you mean \"%s\"?", nearest) :
 						 "Add it first: INSERT INTO chaincall.model (name) VALUES (...)",
 						 "unknown model \"%s\"", step_model->name);
 	}
 	if (strcmp(model->kind, "image") == 0 || strcmp(model->kind, "audio") == 0)
-		definition_error(step->line, ERRCODE_FEATURE_NOT_SUPPORTED,
+		definition_error(step_model->line, ERRCODE_FEATURE_NOT_SUPPORTED,
 						 "A later version will know it.",
 						 "a step with a model of kind %s is not yet supported",
 						 model->kind);
 	if (step_model->form == CALL_MESSAGES &&
 		(strcmp(model->kind, "embedding") == 0 ||
 		 strcmp(model->kind, "rerank") == 0))
-		definition_error(step->line, ERRCODE_INVALID_FUNCTION_DEFINITION,
+		definition_error(step_model->line, ERRCODE_INVALID_FUNCTION_DEFINITION,
 						 "Use \"input\" in place of \"prompt\" or \"messages\".",
 						 "model \"%s\" is of kind %s and takes no messages",
 						 step_model->name, model->kind);
 	if (step_model->form == CALL_INPUT && strcmp(model->kind, "chat") == 0)
-		definition_error(step->line, ERRCODE_INVALID_FUNCTION_DEFINITION,
+		definition_error(step_model->line, ERRCODE_INVALID_FUNCTION_DEFINITION,
 						 "Use \"prompt\" or \"messages\" in place of \"input\".",
 						 "model \"%s\" is of kind chat and takes no \"input\"",
 						 step_model->name);
@@ -243,25 +243,43 @@ find_argument(const Signature *signature, const char *name)
 	return -1;
 }
 
-/* Why the arguments given do not fit, or NULL; hint is set with it. */
-static const char *
-arguments_misfit(const FunctionStep *function, const Signature *signature,
-				 const char **hint)
+/* Why the arguments given do not fit a function. */
+typedef struct Misfit
 {
-	StringInfoData known;
+	const char *why;			/* NULL: they do */
+	const char *hint;
+	int			line;
+} Misfit;
 
-	initStringInfo(&known);
+static char *
+list_arguments(const Signature *signature)
+{
+	StringInfoData list;
+
+	if (signature->nargs == 0)
+		return "It takes no arguments.";
+	initStringInfo(&list);
 	for (int i = 0; i < signature->nargs; i++)
-		appendStringInfo(&known, "%s%s %s", i ? ", " : "",
+		appendStringInfo(&list, "%s%s%s%s", i ? ", " : "",
 						 signature->names[i],
+						 signature->names[i][0] ? " " : "",
 						 format_type_be(signature->types[i]));
-	*hint = signature->nargs == 0 ? "It takes no arguments." :
-		psprintf("Its arguments are (%s).", known.data);
+	return psprintf("Its arguments are (%s).", list.data);
+}
+
+static Misfit
+arguments_misfit(const FunctionStep *function, const Signature *signature)
+{
+	Misfit		misfit = {NULL, list_arguments(signature), function->line};
 
 	for (int i = 0; i < function->nargs; i++)
 	{
-		if (find_argument(signature, function->arg_names[i]) < 0)
-			return psprintf("has no argument \"%s\"", function->arg_names[i]);
+		if (find_argument(signature, function->arg_names[i]) >= 0)
+			continue;
+		misfit.why = psprintf("has no argument \"%s\"",
+							  function->arg_names[i]);
+		misfit.line = function->arg_lines[i];
+		return misfit;
 	}
 	for (int i = 0; i < signature->nargs - signature->ndefaults; i++)
 	{
@@ -269,29 +287,39 @@ arguments_misfit(const FunctionStep *function, const Signature *signature,
 
 		for (int k = 0; k < function->nargs && !given; k++)
 			given = strcmp(signature->names[i], function->arg_names[k]) == 0;
-		if (!given && signature->names[i][0] == '\0')
+		if (given)
+			continue;
+		misfit.why = psprintf("needs the argument \"%s\"",
+							  signature->names[i]);
+		if (signature->names[i][0] == '\0')
 		{
-			*hint = "Call it in a sql step.";
-			return "has arguments without names";
+			misfit.why = "has arguments without names";
+			misfit.hint = "Call it in a sql step.";
 		}
-		if (!given)
-			return psprintf("needs the argument \"%s\"", signature->names[i]);
+		return misfit;
 	}
-	return NULL;
+	return misfit;
+}
+
+static void pg_attribute_noreturn()
+refuse_misfit(Oid oid, const Misfit *misfit)
+{
+	definition_error(misfit->line, ERRCODE_UNDEFINED_FUNCTION, misfit->hint,
+					 "function %s %s", format_procedure(oid), misfit->why);
 }
 
 /* The one function of that name which the arguments fit. */
 static Oid
-choose_candidate(const FunctionStep *function, int line)
+choose_candidate(const FunctionStep *function)
 {
 	List	   *name = textToQualifiedNameList(cstring_to_text(function->name));
 	FuncCandidateList candidates;
 	Oid			found = InvalidOid;
-	Oid			any = InvalidOid;
+	Oid			unfit = InvalidOid;
+	Oid			other = InvalidOid; /* no plain function */
 	int			fitting = 0;
 	int			seen = 0;
-	const char *why = NULL;
-	const char *hint = NULL;
+	Misfit		misfit = {0};
 
 	candidates = FuncnameGetCandidates(name, -1, NIL, false, false, false,
 									   true);
@@ -300,27 +328,26 @@ choose_candidate(const FunctionStep *function, int line)
 		HeapTuple	tuple = SearchSysCache1(PROCOID,
 											ObjectIdGetDatum(candidates->oid));
 		Signature	signature;
+		Misfit		here;
 
 		if (!HeapTupleIsValid(tuple))
 			continue;
-		if (((Form_pg_proc) GETSTRUCT(tuple))->prokind == PROKIND_FUNCTION)
+		if (((Form_pg_proc) GETSTRUCT(tuple))->prokind != PROKIND_FUNCTION)
+			other = candidates->oid;
+		else
 		{
-			const char *misfit_hint;
-			const char *misfit;
-
 			seen++;
-			any = candidates->oid;
 			read_signature(tuple, &signature);
-			misfit = arguments_misfit(function, &signature, &misfit_hint);
-			if (misfit == NULL)
+			here = arguments_misfit(function, &signature);
+			if (here.why == NULL)
 			{
 				fitting++;
 				found = candidates->oid;
 			}
 			else
 			{
-				why = misfit;
-				hint = misfit_hint;
+				unfit = candidates->oid;
+				misfit = here;
 			}
 		}
 		ReleaseSysCache(tuple);
@@ -329,31 +356,35 @@ choose_candidate(const FunctionStep *function, int line)
 	if (fitting == 1)
 		return found;
 	if (fitting > 1)
-		definition_error(line, ERRCODE_AMBIGUOUS_FUNCTION,
+		definition_error(function->line, ERRCODE_AMBIGUOUS_FUNCTION,
 						 psprintf("Write the signature: function: %s",
 								  format_procedure(found)),
 						 "function \"%s\" is not unique", function->name);
+	if (seen == 0 && OidIsValid(other))
+		definition_error(function->line, ERRCODE_WRONG_OBJECT_TYPE,
+						 "Call it in a sql step.",
+						 "%s is not a plain function",
+						 format_procedure(other));
 	if (seen == 0)
-		definition_error(line, ERRCODE_UNDEFINED_FUNCTION,
+		definition_error(function->line, ERRCODE_UNDEFINED_FUNCTION,
 						 "Check the name and search_path; write schema.name where it is not on the path.",
 						 "unknown function \"%s\"", function->name);
 	if (seen == 1)
-		definition_error(line, ERRCODE_UNDEFINED_FUNCTION, hint,
-						 "function %s %s", format_procedure(any), why);
-	definition_error(line, ERRCODE_UNDEFINED_FUNCTION,
+		refuse_misfit(unfit, &misfit);
+	definition_error(function->line, ERRCODE_UNDEFINED_FUNCTION,
 					 "Write the signature, and give each argument by its name.",
 					 "no function \"%s\" takes these arguments",
 					 function->name);
 }
 
 static Oid
-find_function(const FunctionStep *function, int line)
+find_function(const FunctionStep *function)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	Oid			oid = InvalidOid;
 
 	if (strchr(function->name, '(') == NULL)
-		return choose_candidate(function, line);
+		return choose_candidate(function);
 
 	PG_TRY();
 	{
@@ -367,7 +398,7 @@ find_function(const FunctionStep *function, int line)
 		MemoryContextSwitchTo(cxt);
 		edata = CopyErrorData();
 		FlushErrorState();
-		definition_error(line, edata->sqlerrcode,
+		definition_error(function->line, edata->sqlerrcode,
 						 "Write it like name(integer, text).",
 						 "%s", edata->message);
 	}
@@ -383,8 +414,10 @@ type_is_polymorphic(Oid type)
 
 static void
 check_function(const FunctionStep *function, Form_pg_proc proc,
-			   const Signature *signature, int line)
+			   const Signature *signature)
 {
+	int			line = function->line;
+
 	if (proc->prokind != PROKIND_FUNCTION)
 		definition_error(line, ERRCODE_WRONG_OBJECT_TYPE,
 						 "Call it in a sql step.",
@@ -459,22 +492,19 @@ bind_function(Step *step)
 	HeapTuple	tuple;
 	Form_pg_proc proc;
 	Signature	signature;
-	const char *misfit;
-	const char *hint;
+	Misfit		misfit;
 
-	function->oid = find_function(function, step->line);
+	function->oid = find_function(function);
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function->oid));
 	if (!HeapTupleIsValid(tuple))
-		definition_error(step->line, ERRCODE_UNDEFINED_FUNCTION, "Try again.",
-						 "function \"%s\" was dropped", function->name);
+		definition_error(function->line, ERRCODE_UNDEFINED_FUNCTION,
+						 "Try again.", "function \"%s\" was dropped", function->name);
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
 	read_signature(tuple, &signature);
-	misfit = arguments_misfit(function, &signature, &hint);
-	if (misfit != NULL)
-		definition_error(step->line, ERRCODE_UNDEFINED_FUNCTION, hint,
-						 "function %s %s", format_procedure(function->oid),
-						 misfit);
-	check_function(function, proc, &signature, step->line);
+	misfit = arguments_misfit(function, &signature);
+	if (misfit.why != NULL)
+		refuse_misfit(function->oid, &misfit);
+	check_function(function, proc, &signature);
 
 	function->is_chain = proc->prolang == definition_language();
 	function->set = proc->proretset;

@@ -87,6 +87,7 @@ typedef struct MessageStep
 typedef struct ModelStep
 {
 	const char *name;
+	int			line;			/* of the name */
 	CallForm	form;
 	Template   *prompt;
 	MessageStep *messages;
@@ -111,12 +112,14 @@ typedef struct SqlStep
 typedef struct FunctionStep
 {
 	const char *name;			/* as written */
+	int			line;			/* of the name */
 	Oid			oid;
 	bool		is_chain;
 	bool		set;			/* returns a set */
 	Oid			result;
 	int			nargs;			/* of those given */
 	const char **arg_names;
+	const int  *arg_lines;
 	JsonTemplate **args;
 	Oid		   *arg_types;
 	char	   *sql;			/* the call as a statement */
@@ -136,10 +139,12 @@ struct Step
 	Expression	   *when;
 	Expression	   *each;
 	const char *as;				/* NULL: only `item` */
+	int			as_line;
 	int			max_parallel;	/* 0: no bound */
 	Expression	   *until;
 	int			max;
 	List	   *after;			/* of char * */
+	int			after_line;
 	int64		timeout_ms;		/* 0: none */
 	RetryPolicy *retry;			/* NULL: not written */
 	OnError		on_error;

@@ -221,10 +221,10 @@ resolve_after(Resolver *resolver, Step *step, const Scope *scope)
 	{
 		NameRef		ref;
 
-		resolve_name(resolver, scope, lfirst(lc), step->line, &ref,
+		resolve_name(resolver, scope, lfirst(lc), step->after_line, &ref,
 					 &step->when_needs);
 		if (ref.kind != NAME_STEP)
-			definition_error(step->line, ERRCODE_INVALID_FUNCTION_DEFINITION,
+			definition_error(step->after_line, ERRCODE_INVALID_FUNCTION_DEFINITION,
 							 "Name steps to wait for.",
 							 "\"after\" names \"%s\", which is no step",
 							 (char *) lfirst(lc));
@@ -405,7 +405,7 @@ resolve_step(Resolver *resolver, Step *step, const Scope *scope)
 	if (step->each)
 		resolve_expression(resolver, scope, step->each, &step->each_needs);
 	if (step->as)
-		check_not_visible(resolver, scope, step->as, step->line);
+		check_not_visible(resolver, scope, step->as, step->as_line);
 	if (step->each)
 		scope = &item;
 	if (step->handler)

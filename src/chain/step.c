@@ -196,13 +196,19 @@ parse_retry(const YamlNode *node)
 static Expression *
 parse_expression(const YamlNode *node, const char *key)
 {
-	const char *text = step_text(node, key);
+	const char *text;
 
+	if (node->type == YAML_LIST || node->type == YAML_MAP)
+		definition_error(node->line, ERRCODE_SYNTAX_ERROR,
+						 "Name what holds it: an argument, or a value step.",
+						 "\"%s\" takes an expression, not a %s", key,
+						 yaml_type_name(node));
+	text = step_text(node, key);
 	if (strstr(text, "{{") != NULL)
 		definition_error(node->line, ERRCODE_SYNTAX_ERROR,
 						 psprintf("Write it bare: %s: rules.points > 3", key),
 						 "\"%s\" takes an expression, without {{ }}", key);
-	return expr_compile(text, node->line);
+	return expr_compile(text, node->text_line);
 }
 
 static List *
@@ -262,14 +268,17 @@ parse_modifiers(Step *step, const YamlNode *node, int depth)
 	if ((part = yaml_get(node, "as")) != NULL)
 	{
 		step->as = step_text(part, "as");
+		step->as_line = part->line;
 		check_name(step->as, part->line, "\"as\"");
 	}
 	if ((part = yaml_get(node, "max_parallel")) != NULL)
 		step->max_parallel = (int) step_count(part, "max_parallel", 1);
 	if ((step->as || step->max_parallel) && step->each == NULL)
-		definition_error(node->line, ERRCODE_SYNTAX_ERROR,
-						 "Add \"each\", or leave them out.",
-						 "\"as\" and \"max_parallel\" go with \"each\"");
+		definition_error(yaml_get(node, step->as ? "as" : "max_parallel")->line,
+						 ERRCODE_SYNTAX_ERROR,
+						 "Add \"each\", or leave it out.",
+						 "\"%s\" goes with \"each\"",
+						 step->as ? "as" : "max_parallel");
 	if ((part = yaml_get(node, "until")) != NULL)
 		step->until = parse_expression(part, "until");
 	step->max = 10;
@@ -282,7 +291,10 @@ parse_modifiers(Step *step, const YamlNode *node, int depth)
 		step->max = (int) step_count(part, "max", 1);
 	}
 	if ((part = yaml_get(node, "after")) != NULL)
+	{
 		step->after = parse_names(part, "after");
+		step->after_line = part->line;
+	}
 	if ((part = yaml_get(node, "timeout")) != NULL)
 		step->timeout_ms = parse_interval(part, "timeout");
 	if ((part = yaml_get(node, "retry")) != NULL)
@@ -384,7 +396,8 @@ parse_sql_step(Step *step, const YamlNode *node)
 	const YamlNode *returns = yaml_get(node, "returns");
 
 	step->sql = palloc0(sizeof(SqlStep));
-	step->sql->text = sql_template_compile(step_text(text, "sql"), text->line);
+	step->sql->text = sql_template_compile(step_text(text, "sql"),
+										   text->text_line);
 	if (returns == NULL)
 		return;
 	if (returns->type == YAML_STRING && strcmp(returns->text, "rows") == 0)
@@ -403,10 +416,12 @@ static void
 parse_function_step(Step *step, const YamlNode *node)
 {
 	FunctionStep *function = palloc0(sizeof(FunctionStep));
+	const YamlNode *name = yaml_get(node, "function");
 	const YamlNode *args = yaml_get(node, "args");
 
 	step->function = function;
-	function->name = step_text(yaml_get(node, "function"), "function");
+	function->name = step_text(name, "function");
+	function->line = name->line;
 	if (args == NULL || args->type == YAML_NULL)
 		return;
 	if (args->type != YAML_MAP)
@@ -416,6 +431,7 @@ parse_function_step(Step *step, const YamlNode *node)
 						 yaml_type_name(args));
 	function->nargs = args->count;
 	function->arg_names = args->keys;
+	function->arg_lines = args->key_lines;
 	function->args = palloc(args->count * sizeof(JsonTemplate *));
 	for (int i = 0; i < args->count; i++)
 		function->args[i] = json_template_compile(args->items[i]);

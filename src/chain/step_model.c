@@ -36,7 +36,8 @@ parse_part(const YamlNode *node)
 	NULL};
 
 	if (node->type != YAML_MAP)
-		return template_compile(step_text(node, "content"), node->line);
+		return template_compile(step_text(node, "content"),
+								node->text_line);
 	step_check_keys(node, known, "a part of \"content\"");
 	if (node->count != 1)
 		definition_error(node->line, ERRCODE_SYNTAX_ERROR,
@@ -47,7 +48,7 @@ parse_part(const YamlNode *node)
 						 "A later version will know it.",
 						 "\"%s\" is not yet supported", node->keys[0]);
 	return template_compile(step_text(node->items[0], "text"),
-							node->items[0]->line);
+							node->items[0]->text_line);
 }
 
 static void
@@ -83,7 +84,7 @@ parse_message(MessageStep *message, const YamlNode *node)
 	message->texts = palloc(message->ntexts * sizeof(Template *));
 	if (!message->parts)
 		message->texts[0] = template_compile(step_text(content, "content"),
-											 content->line);
+											 content->text_line);
 	else
 	{
 		for (int i = 0; i < content->count; i++)
@@ -117,7 +118,8 @@ parse_form(ModelStep *model, const YamlNode *node, int line)
 						 "model step has nothing to ask");
 
 	if (strcmp(form, "prompt") == 0)
-		model->prompt = template_compile(step_text(part, form), part->line);
+		model->prompt = template_compile(step_text(part, form),
+										 part->text_line);
 	else if (strcmp(form, "messages") == 0)
 	{
 		if (part->type != YAML_LIST || part->count == 0)
@@ -187,7 +189,9 @@ model_step_parse(const YamlNode *node, int line)
 	ModelStep  *model = palloc0(sizeof(ModelStep));
 	const YamlNode *part;
 
-	model->name = step_text(yaml_get(node, "model"), "model");
+	part = yaml_get(node, "model");
+	model->name = step_text(part, "model");
+	model->line = part->line;
 	parse_form(model, node, line);
 	if (model->form == CALL_REQUEST)
 	{
@@ -206,7 +210,7 @@ model_step_parse(const YamlNode *node, int line)
 							 "Leave it out, or use prompt or messages.",
 							 "\"system\" does not go with \"input\"");
 		model->system = template_compile(step_text(part, "system"),
-										 part->line);
+										 part->text_line);
 	}
 	parse_params(model, node);
 

@@ -202,7 +202,7 @@ compile_node(const YamlNode *node)
 	template->is_constant = true;
 	if (node->type == YAML_STRING && hole_next(node->text) != NULL)
 	{
-		template->scalar = template_compile(node->text, node->line);
+		template->scalar = template_compile(node->text, node->text_line);
 		template->is_constant = template_is_constant(template->scalar);
 		return template;
 	}
