@@ -17,6 +17,7 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "chain/definition.h"
+#include "chain/hole.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
@@ -149,10 +150,41 @@ analyze_statements(SqlStep *sql, int line)
 			check_columns(sql, query, line);
 	}
 
-	/* those that only a utility command mentions stay text */
+	/* those of which the statement says nothing are text */
 	sql->types = palloc(Max(sql->text->nparams, 1) * sizeof(Oid));
 	for (int i = 0; i < sql->text->nparams; i++)
-		sql->types[i] = OidIsValid(types[i]) ? types[i] : TEXTOID;
+	{
+		sql->types[i] = OidIsValid(types[i]) && types[i] != UNKNOWNOID ?
+			types[i] : TEXTOID;
+		value_check_type_supported(sql->types[i],
+								   psprintf("line %d: parameter {{%s}}", line,
+											sql->text->params[i]->expr->source));
+	}
+}
+
+/* Where in a statement an error is. */
+typedef struct Position
+{
+	const char *sql;
+	int			offset;			/* in characters from 1; 0: unknown */
+} Position;
+
+/*
+ * Turns the error's position into one in the step's statement.  Comes before
+ * the callbacks around it, which would take it for one in the statement that
+ * creates or calls the chain.
+ */
+static void
+position_context(void *arg)
+{
+	Position   *position = arg;
+
+	if (geterrposition() <= 0)
+		return;
+	position->offset = geterrposition();
+	(void) internalerrposition(position->offset);
+	(void) internalerrquery(position->sql);
+	(void) errposition(0);
 }
 
 /*
@@ -163,10 +195,17 @@ void
 bind_sql(SqlStep *sql, int line)
 {
 	MemoryContext cxt = CurrentMemoryContext;
+	Position	position = {sql->text->sql, 0};
+	ErrorContextCallback context;
 
+	context.callback = position_context;
+	context.arg = &position;
+	context.previous = error_context_stack;
 	PG_TRY();
 	{
+		error_context_stack = &context;
 		analyze_statements(sql, line);
+		error_context_stack = context.previous;
 	}
 	PG_CATCH();
 	{
@@ -179,16 +218,10 @@ bind_sql(SqlStep *sql, int line)
 			strncmp(edata->message, "line ", 5) != 0)
 		{
 			edata->message = psprintf("line %d: %s",
-									  line_of_position(sql->text, edata->cursorpos),
+									  line_of_position(sql->text, position.offset),
 									  edata->message);
 			if (edata->hint == NULL)
 				edata->hint = pstrdup("The statement is checked when the chain is created; with check_function_bodies = off, when it is first used.");
-		}
-		if (edata->cursorpos > 0)
-		{
-			edata->internalpos = edata->cursorpos;
-			edata->internalquery = sql->text->sql;
-			edata->cursorpos = 0;
 		}
 		ReThrowError(edata);
 	}
