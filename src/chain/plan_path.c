@@ -163,7 +163,7 @@ find_in_step(const Step *step, const char **rest)
 		return find_in_step(step->handler, rest);
 	}
 	(void) (step->until != NULL && skip_index(rest));
-	if (**rest == '/')
+	if (**rest == '/' && (*rest)[1] != '\0')
 	{
 		(*rest)++;
 		return find_inside(step, rest);
