@@ -164,6 +164,10 @@ receive_header(char *data, size_t size, size_t count, void *arg)
 		exchange->first_byte_us = clock_us();
 		lane_partial(exchange);
 	}
+	if (len > 5 && memcmp(data, "HTTP/", 5) == 0)
+		exchange->header_ended = false;
+	else if (data[0] == '\r' || data[0] == '\n')
+		exchange->header_ended = true;
 	exchange->header_bytes += len;
 	if (exchange->header_bytes > MAX_HEADER_BYTES)
 	{
@@ -618,6 +622,7 @@ http_start(const HttpRequest *request, HttpDone done, void *arg)
 	exchange->fault = HTTP_OK;
 	exchange->http_version = 0;
 	exchange->header_bytes = 0;
+	exchange->header_ended = false;
 	exchange->sent_us = 0;
 	exchange->first_byte_us = 0;
 	exchange->message[0] = '\0';
@@ -756,6 +761,13 @@ exchange_conclude(HttpExchange *exchange, CURLcode result)
 	if (fault_explains(exchange, result))
 		return;
 	fault = fault_of(exchange, result);
+	if (fault == HTTP_OK && !exchange->header_ended)
+	{
+		/* to libcurl that is an answer without a body */
+		exchange_fault(exchange, HTTP_BROKEN,
+					   "connection ended within the header of the answer");
+		return;
+	}
 	if (fault == HTTP_OK)
 	{
 		exchange->fault = HTTP_OK;

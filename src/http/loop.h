@@ -129,6 +129,7 @@ struct HttpExchange
 	size_t		received;
 	size_t		body_room;
 	size_t		header_bytes;
+	bool		header_ended;	/* its empty line has come */
 	int64		sent_us;
 	int64		first_byte_us;
 	char		message[160];
