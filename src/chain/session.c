@@ -177,16 +177,31 @@ start_call_work(void *arg)
 }
 
 static void
+start_call_context(void *arg)
+{
+	const Task *task = arg;
+
+	errcontext("chain %s, step %s, line %d", task->chain, task->path,
+			   task->step->line);
+}
+
+static void
 start_call(Session *session, Task *task)
 {
 	CallArg    *call = MemoryContextAlloc(task->cxt, sizeof(CallArg));
 	Guard		guard = {.catch = task->catchable,.deadline_us = CLOCK_NEVER};
 	StepError  *error;
+	ErrorContextCallback context;
 	MemoryContext old = MemoryContextSwitchTo(session->cxt);
 
 	call->session = session;
 	call->task = task;
+	context.callback = start_call_context;
+	context.arg = task;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
 	error = guard_run(&guard, start_call_work, call);
+	error_context_stack = context.previous;
 	MemoryContextSwitchTo(old);
 	session->unsettled = true;
 	if (error != NULL)
@@ -212,6 +227,19 @@ local_work(void *arg)
 	MemoryContextSwitchTo(old);
 }
 
+/* Ends the span of a statement whose error nothing in the chain catches. */
+static void
+end_span_as_raised(Session *session, Span *span)
+{
+	ErrorData  *edata;
+
+	MemoryContextSwitchTo(session->cxt);
+	edata = CopyErrorData();
+	trace_end_span(session->trace, span, error_class_of(edata->sqlerrcode),
+				   edata->message);
+	FreeErrorData(edata);
+}
+
 static void
 run_local(Session *session, Task *task)
 {
@@ -224,13 +252,22 @@ run_local(Session *session, Task *task)
 		.hint = "Raise \"timeout\", or say with \"on_error\" what is to happen then."
 	};
 	Span	   *span;
-	StepError  *error;
+	StepError  *volatile error = NULL;
 	MemoryContext old = MemoryContextSwitchTo(session->cxt);
 
 	span = trace_span(session->trace, task->path,
 					  task->kind == TASK_SQL ? "sql" : "function",
 					  task->attempt);
-	error = guard_run(&guard, local_work, &local);
+	PG_TRY();
+	{
+		error = guard_run(&guard, local_work, &local);
+	}
+	PG_CATCH();
+	{
+		end_span_as_raised(session, span);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	trace_end_span(session->trace, span, error ? error->cls : CLASS_NONE,
 				   error ? error->message : NULL);
 	MemoryContextSwitchTo(old);
