@@ -82,6 +82,7 @@ prepare_missing()
 	command -v pkg-config >/dev/null || echo pkg-config
 	command -v openssl >/dev/null || echo openssl
 	command -v curl >/dev/null || echo curl
+	PATH=$PATH:/usr/sbin command -v nghttpx >/dev/null || echo nghttp2-proxy
 	command -v prove >/dev/null || echo perl
 	prepare_has_header curl/curl.h libcurl || echo libcurl4-openssl-dev
 	prepare_has_header yaml.h yaml-0.1 || echo libyaml-dev
