@@ -34,7 +34,9 @@ static volatile sig_atomic_t timer_fired = false;
 static void
 fire(void)
 {
-	timer_fired = true;
+	/* somebody else's cancel stays theirs */
+	if (!QueryCancelPending)
+		timer_fired = true;
 	QueryCancelPending = true;
 	InterruptPending = true;
 	SetLatch(MyLatch);
@@ -81,32 +83,38 @@ is_over(const Guard *guard)
 		clock_us() >= guard->deadline_us - 1000;
 }
 
-/* Takes the guard off; the timer goes on for those around it. */
+/*
+ * Takes the guard off; the timer goes on for those around it.  Where it has
+ * fired for one of them its cancel is under way: once is enough, another would
+ * still be pending when that one has caught the first.
+ */
 static void
 leave(ActiveGuard *active)
 {
 	innermost = active->outer;
 	if (active->guard->deadline_us == CLOCK_NEVER)
 		return;
-	if (innermost)
-		set_timer();
-	else
+	if (innermost == NULL)
 	{
 		disable_timeout(timer, false);
 		timer_fired = false;
 	}
+	else if (!timer_fired)
+		set_timer();
 }
 
-/* The work has ended; a cancel that came too late must not stop what follows. */
+/*
+ * The work has ended, or failed in another way: a cancel by this guard's timer
+ * that nobody has noticed must not stop what follows.
+ */
 static void
-leave_in_time(ActiveGuard *active)
+forget_timer(const Guard *guard)
 {
-	if (timer_fired && is_over(active->guard))
+	if (timer_fired && is_over(guard))
 	{
 		timer_fired = false;
 		QueryCancelPending = false;
 	}
-	leave(active);
 }
 
 /*
@@ -185,7 +193,8 @@ guard_run(const Guard *guard, void (*work) (void *), void *arg)
 	PG_TRY();
 	{
 		work(arg);
-		leave_in_time(&active);
+		forget_timer(guard);
+		leave(&active);
 		if (guard->catch)
 			ReleaseCurrentSubTransaction();
 	}
@@ -197,8 +206,7 @@ guard_run(const Guard *guard, void (*work) (void *), void *arg)
 		if (innermost == &active)
 		{
 			overrun = overran(guard, edata);
-			if (overrun)
-				timer_fired = false;
+			forget_timer(guard);
 			leave(&active);
 		}
 		if (guard->catch)
