@@ -535,8 +535,12 @@ make_call(CallGroup *group, MemoryContext context, const CallSpec *spec)
 }
 
 /*
- * Start a call.  What spec points at is copied, save shape, which must live
- * as long as the call.  `done` is called once, from call_turn(), unless the
+ * Start a call.  It is sent by call_send_waiting() or the next turn, not here:
+ * who catches what is wrong with this call must not catch what sending raises,
+ * which may be about another one.
+ *
+ * What spec points at is copied, save shape, which must live as long as the
+ * call.  `done` is called once, from call_turn(), unless the
  * call is cancelled or its group destroyed.  The call is good until then.
  *
  * Raises what is wrong before anything is asked: no such model
@@ -570,7 +574,6 @@ call_start(CallGroup *group, const CallSpec *spec, CallDone done, void *arg)
 	}
 	set_deadline(call, call->step_deadline_us);
 	enqueue(call);
-	call_send_waiting(group);
 	return call;
 }
 

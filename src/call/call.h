@@ -68,6 +68,7 @@ extern void call_group_destroy(CallGroup *group);
 extern Call *call_start(CallGroup *group, const CallSpec *spec,
 						CallDone done, void *arg);
 extern void call_cancel(Call *call);
+extern void call_send_waiting(CallGroup *group);
 extern bool call_turn(CallGroup *group, int64 wait_until_us);
 extern void call_settle(CallGroup *group, int64 wait_until_us);
 extern int	call_capacity(CallGroup *group);

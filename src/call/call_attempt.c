@@ -386,6 +386,22 @@ end_span(Call *call)
 	call->span = NULL;
 }
 
+/*
+ * Out of memory, or a cancel while a schema's regular expression ran.  The
+ * call may belong to another group than the one that is turned, so it is
+ * left as one that may be tried again, not as one that waits for ever.
+ */
+static void
+lose_answer(Call *call)
+{
+	forget_attempt(call);
+	call->output = NULL;
+	call->cls = CLASS_TRANSIENT;
+	call->words = "its answer could not be read";
+	end_span(call);
+	call_answered(call);
+}
+
 /* HttpDone */
 static void
 exchange_done(HttpExchange *exchange, const HttpAnswer *http, void *arg)
@@ -400,7 +416,16 @@ exchange_done(HttpExchange *exchange, const HttpAnswer *http, void *arg)
 		call->span->first_byte_us = http->first_byte_us;
 		call->span->http_status = http->status;
 	}
-	take_answer(call, http);
+	PG_TRY();
+	{
+		take_answer(call, http);
+	}
+	PG_CATCH();
+	{
+		lose_answer(call);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	end_span(call);
 	call_answered(call);
 	MemoryContextSwitchTo(old);

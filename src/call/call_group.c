@@ -43,7 +43,10 @@ compare_wakes(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 	return (x < y) - (x > y);
 }
 
-/* WAITING → IN_FLIGHT for whatever finds a slot, of each server in turn. */
+/*
+ * WAITING → IN_FLIGHT for whatever finds a slot, of each server in turn.
+ * Raises out of memory and the like.
+ */
 void
 call_send_waiting(CallGroup *group)
 {

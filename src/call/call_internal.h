@@ -154,7 +154,4 @@ extern void call_wake(Call *call);
 extern void call_expire(Call *call);
 extern void call_deliver(Call *call);
 
-/* call_group.c */
-extern void call_send_waiting(CallGroup *group);
-
 #endif							/* CHAINCALL_CALL_INTERNAL_H */

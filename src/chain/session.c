@@ -206,6 +206,8 @@ start_call(Session *session, Task *task)
 	session->unsettled = true;
 	if (error != NULL)
 		plan_fail(session->plan, task, error);
+	else
+		call_send_waiting(session->calls);
 }
 
 /* ---- statements and functions ---- */

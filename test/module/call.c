@@ -322,6 +322,7 @@ chaincall_test_call_leave(PG_FUNCTION_ARGS)
 	first = call_start(test->group, &test->spec, keep_result, test);
 	for (int i = option_int(options, "n", 1); i > 1; i--)
 		call_start(test->group, &test->spec, keep_result, test);
+	call_send_waiting(test->group);
 	call_cancel(first);
 	call_turn(test->group,
 			  clock_us() + option_int(options, "turn", 1) * 1000);
