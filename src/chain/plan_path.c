@@ -76,24 +76,6 @@ path_mocked(const ChainPlan *plan, const char *path)
 	return json_field(plan->options.mock, path);
 }
 
-/*
- * Whether path is what somebody wanted: itself, or, where wanted names a step
- * without its item or round, the first of them.
- */
-bool
-plan_path_matches(const char *path, const char *wanted)
-{
-	size_t		len = strlen(wanted);
-
-	if (strncmp(path, wanted, len) != 0)
-		return false;
-	return path[len] == '\0' || path[len] == '[';
-}
-
-/* ---- does a path name a step of the definition? ---- */
-
-static const Step *find_in_step(const Step *step, const char **rest);
-
 /* Reads `[12]`; false where there is none. */
 static bool
 skip_index(const char **rest)
@@ -110,6 +92,28 @@ skip_index(const char **rest)
 	*rest = p + 1;
 	return true;
 }
+
+/*
+ * Whether path is what somebody wanted: itself, or, where wanted names a step
+ * without its item or round, one of them.
+ */
+bool
+plan_path_matches(const char *path, const char *wanted)
+{
+	size_t		len = strlen(wanted);
+	const char *rest;
+
+	if (strncmp(path, wanted, len) != 0)
+		return false;
+	rest = path + len;
+	while (skip_index(&rest))
+		;
+	return *rest == '\0';
+}
+
+/* ---- does a path name a step of the definition? ---- */
+
+static const Step *find_in_step(const Step *step, const char **rest);
 
 static bool
 skip_word(const char **rest, const char *word)
