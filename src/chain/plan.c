@@ -304,18 +304,40 @@ run_agenda(ChainPlan *plan)
 	}
 }
 
-/* Opens one more item somewhere; false when there is none to open. */
+/* Can an item of the step be work for who asks for models, or statements? */
+static bool
+may_give(const Step *step, bool model)
+{
+	switch (step->kind)
+	{
+		case STEP_MODEL:
+			return model;
+		case STEP_SQL:
+			return !model;
+		case STEP_FUNCTION:
+			return !model || step->function->is_chain;
+		default:
+			return true;
+	}
+}
+
+/*
+ * Opens one more item somewhere; false when there is none to open.  For
+ * statements none is opened while model calls are ready that the driver has no
+ * room for: what is inside may begin with more of them, without end.
+ */
 static bool
 open_more(ChainPlan *plan, bool model)
 {
 	dlist_mutable_iter iter;
 
+	if (!model && !dlist_is_empty(&plan->ready_models))
+		return false;
 	dlist_foreach_modify(iter, &plan->openers)
 	{
 		StepRun    *run = dlist_container(StepRun, opener, iter.cur);
 
-		/* such an item is no work for who asks for statements */
-		if (!model && run->step->kind == STEP_MODEL)
+		if (!may_give(run->step, model))
 			continue;
 		plan_open_item(plan, run);
 		if (run->opened == run->nitems ||
