@@ -178,7 +178,7 @@ END
 		$script .= ";\n" unless $example->{text} =~ /(;|^\\[^\n]*|\\g\w*[^\n]*)\s*\z/m;
 		$script .= "\\set state :SQLSTATE\n\\set ON_ERROR_STOP 1\nSELECT pg_temp.must_fail(:'state', '$example->{state}') \\g /dev/null\n"
 		  if $example->{state};
-		$script .= "SELECT to_regclass('chaincall.endpoint') IS NOT NULL AS installed \\gset\n\\if :installed\n$renames\n\\endif\n";
+		$script .= "SELECT to_regclass('chaincall.endpoint') IS NOT NULL AND current_user = session_user AS installed \\gset\n\\if :installed\n$renames\n\\endif\n";
 	}
 	return $script . "\\echo '== " . scalar(@examples) . "'\n\\warn '== " . scalar(@examples) . "'\n";
 }
