@@ -14,7 +14,7 @@ help:
 #: make installcheck    run the regression tests against a running server that has it
 #:
 #: make test            everything: install what is missing, build, test on a private server
-#:                      (SUITES="unit modelserver regress isolation tap module fuzz", FUZZ_SECONDS=60, KEEP=1)
+#:                      (SUITES="unit modelserver regress isolation tap module asan fuzz", FUZZ_SECONDS=60, KEEP=1)
 #: make demo            a long legal text through a chain
 #:                      (URL=... API=openai|anthropic KEY_FILE=... MODEL=...: on a real service)
 #: make bench           the figures
