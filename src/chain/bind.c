@@ -349,7 +349,7 @@ choose_candidate(const FunctionStep *function)
 	FuncCandidateList candidates;
 	Oid			found = InvalidOid;
 	Oid			unfit = InvalidOid;
-	Oid			other = InvalidOid; /* no plain function */
+	bool		other = false;	/* something else has that name */
 	int			fitting = 0;
 	int			seen = 0;
 	Misfit		misfit = {0};
@@ -366,7 +366,7 @@ choose_candidate(const FunctionStep *function)
 		if (!HeapTupleIsValid(tuple))
 			continue;
 		if (((Form_pg_proc) GETSTRUCT(tuple))->prokind != PROKIND_FUNCTION)
-			other = candidates->oid;
+			other = true;
 		else
 		{
 			seen++;
@@ -393,11 +393,11 @@ choose_candidate(const FunctionStep *function)
 						 psprintf("Write the signature: function: %s",
 								  format_procedure(found)),
 						 "function \"%s\" is not unique", function->name);
-	if (seen == 0 && OidIsValid(other))
+	if (seen == 0 && other)
 		definition_error(function->line, ERRCODE_WRONG_OBJECT_TYPE,
 						 "Call it in a sql step.",
-						 "%s is not a plain function",
-						 format_procedure(other));
+						 "\"%s\" is not a plain function",
+						 function->name);
 	if (seen == 0)
 		definition_error(function->line, ERRCODE_UNDEFINED_FUNCTION,
 						 "Check the name and search_path; write schema.name where it is not on the path.",

@@ -58,7 +58,7 @@ lexer_error(Lexer *lexer, int position, const char *problem, const char *hint)
 			 errmsg("line %d: %s in \"%s\"",
 					expr_line_at(lexer->source, lexer->line, position),
 					problem, expr_source_excerpt(lexer->source)),
-			 hint ? errhint("%s", hint) : 0));
+			 errhint("%s", hint ? hint : EXPR_HINT)));
 }
 
 static bool
@@ -187,7 +187,8 @@ read_escape(Lexer *lexer, const char *s, StringInfo buf)
 			append_code_point(lexer, position, buf, c);
 			break;
 		case '\0':
-			lexer_error(lexer, position, "unclosed string", NULL);
+			lexer_error(lexer, position, "unclosed string",
+						"A string ends with a double quote.");
 		default:
 			lexer_error(lexer, position, "unknown escape",
 						"A backslash itself is written \\\\.");
@@ -205,7 +206,8 @@ read_string(Lexer *lexer, ExprToken *token)
 	while (*s != '"')
 	{
 		if (*s == '\0')
-			lexer_error(lexer, token->start, "unclosed string", NULL);
+			lexer_error(lexer, token->start, "unclosed string",
+						"A string ends with a double quote.");
 		if (*s == '\\')
 			s = read_escape(lexer, s + 1, &buf);
 		else

@@ -116,7 +116,7 @@ parse_error(Parser *parser, const ExprToken *token, const char *problem,
 			 errmsg("line %d: %s in \"%s\"",
 					expr_line_at(parser->source, parser->line, token->start),
 					problem, expr_source_excerpt(parser->source)),
-			 hint ? errhint("%s", hint) : 0));
+			 errhint("%s", hint ? hint : EXPR_HINT)));
 }
 
 static char *
@@ -789,7 +789,8 @@ expr_parse(const char *source, int line)
 	if (ntokens == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("line %d: empty expression", line)));
+				 errmsg("line %d: empty expression", line),
+				 errhint(EXPR_HINT)));
 	piece = parse_or(&parser);
 	if (peek(&parser)->type != TOKEN_END)
 		unexpected(&parser, NULL);

@@ -12,6 +12,10 @@
 
 #include "nodes/pg_list.h"
 
+/* What to do about an expression of which nothing better can be said. */
+#define EXPR_HINT \
+	"An expression is a path such as x.a, x[0] or x[*].b, or compares and calculates with such."
+
 /* A token's type is its own character, or one of these. */
 typedef enum ExprTokenType
 {

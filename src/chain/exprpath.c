@@ -49,7 +49,10 @@ make_jsonpath(const char *text, const char *source, int line)
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("line %d: %s in \"%s\"", line, error->message,
 						expr_source_excerpt(source)),
-				 error->detail ? errdetail_internal("%s", error->detail) : 0));
+				 error->detail ? errdetail_internal("%s", error->detail) : 0,
+				 error->sqlerrcode == ERRCODE_INVALID_REGULAR_EXPRESSION ?
+				 errhint("In a regular expression, write a backslash before a special character that stands for itself; inside quotes, two.") :
+				 errhint(EXPR_HINT)));
 	}
 	PG_END_TRY();
 	return DatumGetJsonPathP(path);

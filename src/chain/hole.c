@@ -90,7 +90,7 @@ filter_error(HoleReader *reader, const ExprToken *token, const char *problem,
 			 errmsg("line %d: %s in \"{{%s}}\"",
 					expr_line_at(reader->source, reader->line, token->start),
 					problem, expr_source_excerpt(reader->source)),
-			 hint ? errhint("%s", hint) : 0));
+			 errhint("%s", hint ? hint : FILTER_LIST)));
 }
 
 /* The first token from i on that is a | outside of brackets, or the end. */
@@ -183,7 +183,8 @@ compile_filter(HoleReader *reader, int from, int to, Filter *filter)
 			break;
 		case FILTER_JSON:
 			if (nargs != 0)
-				filter_error(reader, token, "json takes no argument", NULL);
+				filter_error(reader, token, "json takes no argument",
+							 "Write {{ ... | json }}.");
 			break;
 		case FILTER_TRUNCATE:
 		case FILTER_FIRST:
@@ -345,7 +346,7 @@ require_array(const TemplateHole *hole, JsonbValue *item, const char *filter,
 				 errmsg("%s: %s() takes an array, not %s",
 						expr_source_excerpt(hole->expr->source), filter,
 						item_description(item)),
-				 hint ? errhint("%s", hint) : 0));
+				 errhint("%s", hint)));
 }
 
 static void
@@ -357,7 +358,7 @@ apply_join(const TemplateHole *hole, const char *separator, JsonbValue *item)
 	JsonbIteratorToken token;
 	int			n = 0;
 
-	require_array(hole, item, "join", NULL);
+	require_array(hole, item, "join", "A text stands without it.");
 	refuse_null(hole, item);
 	initStringInfo(&buf);
 	it = JsonbIteratorInit(item->val.binary.data);

@@ -217,7 +217,8 @@ node_schema(const YamlNode *node, ShapeForm form, bool nullable)
 					 errmsg("line %d: expected a type, a map of fields or a list of labels",
 							node->line),
 					 errdetail("It is %s.", node->type == YAML_NULL ? "empty" :
-							   psprintf("the %s %s", yaml_type_name(node), node->text))));
+							   psprintf("the %s %s", yaml_type_name(node), node->text)),
+					 errhint("Write score: int, label: [a, b] or party: {name: text}.")));
 	}
 	pg_unreachable();
 }
@@ -327,7 +328,8 @@ labels_schema(const YamlNode *list, bool nullable)
 	if (list->count == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("line %d: a list of labels is empty", list->line)));
+				 errmsg("line %d: a list of labels is empty", list->line),
+				 errhint("Write the labels: [billing, technical].")));
 	if (list->count == 1)
 		check_not_array(list->items[0]);
 
@@ -345,7 +347,8 @@ labels_schema(const YamlNode *list, bool nullable)
 			if (compareJsonbContainers(&labels[k]->root, &labels[nlabels]->root) == 0)
 				ereport(ERROR,
 						(errcode(ERRCODE_SYNTAX_ERROR),
-						 errmsg("line %d: label \"%s\" is there twice", label->line, label->text)));
+						 errmsg("line %d: label \"%s\" is there twice", label->line, label->text),
+						 errhint("Leave one of them out.")));
 		nullable = nullable || label->type == YAML_NULL;
 		if (label->type != YAML_NULL)
 			nlabels++;
@@ -384,12 +387,14 @@ field_name(const YamlNode *map, int i, bool *optional)
 	if (name[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("line %d: a field has no name", map->key_lines[i])));
+				 errmsg("line %d: a field has no name", map->key_lines[i]),
+				 errhint("Write its name before the ?: note?: text.")));
 	if (yaml_get(map, name) != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("line %d: field \"%s\" is there twice", map->key_lines[i], name),
-				 errdetail("Once it may be left out and once not.")));
+				 errdetail("Once it may be left out and once not."),
+				 errhint("Leave one of them out.")));
 	return name;
 }
 

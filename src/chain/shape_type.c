@@ -144,7 +144,8 @@ shape_type_lookup(const char *name, int line, Oid *type, int32 *typmod)
 	if (!defined)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("line %d: type \"%s\" is only a shell", line, name)));
+				 errmsg("line %d: type \"%s\" is only a shell", line, name),
+				 errhint("Define it by CREATE TYPE.")));
 }
 
 /*
@@ -239,7 +240,7 @@ unknown_type(const char *name, int line)
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("line %d: type \"%s\" does not exist", line, name),
-			 hint ? errhint("%s", hint) : 0));
+			 errhint("%s", hint ? hint : "Check its name and search_path; a list of labels is written [a, b].")));
 	pg_unreachable();
 }
 
@@ -276,11 +277,13 @@ base_schema(Oid type, int32 typmod, const TypeUse *use)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("%spseudo-type %s has no values in JSON", line_prefix(use->line),
-						format_type_be(type))));
+						format_type_be(type)),
+				 errhint("Use a type with values, such as text or jsonb.")));
 	if (type == BYTEAOID)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("%stype bytea is not yet supported", line_prefix(use->line))));
+				 errmsg("%stype bytea is not yet supported", line_prefix(use->line)),
+				 errhint("Ask for text for now.")));
 	if (type == JSONOID || type == JSONBOID)
 		json = NULL;
 	if (is_vector(type))

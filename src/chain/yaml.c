@@ -271,7 +271,8 @@ read_alias(YamlReader *reader)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("line %d: alias *%s stands inside what it names", event_line(reader), name),
-				 errdetail("The anchor is on line %d.", anchor->line)));
+				 errdetail("The anchor is on line %d.", anchor->line),
+				 errhint("An alias repeats a value that has ended; write the value out.")));
 
 	reader->aliased = true;
 	count_nodes(reader, anchor->nodes);
@@ -280,7 +281,8 @@ read_alias(YamlReader *reader)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("line %d: nesting deeper than %d levels", event_line(reader), MAX_DEPTH),
-				 errdetail("Alias *%s adds %d levels.", name, anchor->height)));
+				 errdetail("Alias *%s adds %d levels.", name, anchor->height),
+				 errhint("Make a chain of its own of the inner steps.")));
 	return anchor->node;
 }
 
@@ -300,12 +302,14 @@ read_key(YamlReader *reader)
 				 errmsg("line %d: a key must be text", line),
 				 errdetail("It is %s.",
 						   reader->event.type == YAML_ALIAS_EVENT ? "an alias" :
-						   reader->event.type == YAML_MAPPING_START_EVENT ? "a map" : "a list")));
+						   reader->event.type == YAML_MAPPING_START_EVENT ? "a map" : "a list"),
+				 errhint("Quote a text that begins with this character.")));
 	check_tag(reader);
 	if (reader->event.data.scalar.anchor != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("line %d: a key cannot have an anchor", line)));
+				 errmsg("line %d: a key cannot have an anchor", line),
+				 errhint("Give it to the value; quote a text that begins with &.")));
 	text = yaml_source_text((const char *) reader->event.data.scalar.value,
 							reader->event.data.scalar.length, line);
 	if (text[0] == '\0')
@@ -430,7 +434,8 @@ check_duplicate_keys(const YamlNode *map)
 					(errcode(ERRCODE_SYNTAX_ERROR),
 					 errmsg("line %d: key \"%s\" is there twice",
 							map->key_lines[second], map->keys[second]),
-					 errdetail("The first is on line %d.", map->key_lines[first])));
+					 errdetail("The first is on line %d.", map->key_lines[first]),
+					 errhint("Leave one of them out, or give it another name.")));
 	}
 	pfree(order);
 }
@@ -444,7 +449,8 @@ enter_collection(YamlReader *reader, bool flow)
 	if (reader->depth > MAX_DEPTH)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("line %d: nesting deeper than %d levels", event_line(reader), MAX_DEPTH)));
+				 errmsg("line %d: nesting deeper than %d levels", event_line(reader), MAX_DEPTH),
+				 errhint("Make a chain of its own of the inner steps.")));
 }
 
 static void
@@ -463,7 +469,8 @@ count_nodes(YamlReader *reader, int64 nodes)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("line %d: aliases make this body larger than %d nodes",
-						event_line(reader), MAX_ALIASED_NODES)));
+						event_line(reader), MAX_ALIASED_NODES),
+				 errhint("Pass large values as arguments, or read them in a sql step.")));
 }
 
 /* The entry of the current event's anchor, to be completed; NULL: it has none. */
@@ -485,7 +492,8 @@ anchor_begin(YamlReader *reader)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("line %d: name of an anchor is longer than %d bytes",
-						event_line(reader), MAX_ANCHOR - 1)));
+						event_line(reader), MAX_ANCHOR - 1),
+				 errhint("Give it a shorter name.")));
 	if (reader->anchors == NULL)
 	{
 		HASHCTL		control = {0};
@@ -502,7 +510,8 @@ anchor_begin(YamlReader *reader)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("line %d: anchor &%s is there twice", event_line(reader), name),
-				 errdetail("The first is on line %d.", anchor->line)));
+				 errdetail("The first is on line %d.", anchor->line),
+				 errhint("Give one of them another name.")));
 	anchor->line = event_line(reader);
 	anchor->node = NULL;
 	return anchor;

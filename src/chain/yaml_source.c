@@ -41,7 +41,8 @@ yaml_source_open(const char *body)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("line 1: body is larger than %d bytes", MAX_BODY),
-				 errdetail("It has %zu bytes.", len)));
+				 errdetail("It has %zu bytes.", len),
+				 errhint("Pass large texts as arguments, or read them in a sql step.")));
 
 	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
 		source->text = pstrdup(body);
@@ -148,7 +149,8 @@ yaml_source_text(const char *text, int len, int line)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("line %d: no conversion from UTF8 to %s", line,
-						pg_encoding_to_char(encoding))));
+						pg_encoding_to_char(encoding)),
+				 errhint("Use a database with encoding UTF8.")));
 	result = palloc((Size) len * MAX_CONVERSION_GROWTH + 1);
 	done = pg_do_encoding_conversion_buf(proc, PG_UTF8, encoding,
 										 (unsigned char *) unconstify(char *, text),
@@ -158,7 +160,8 @@ yaml_source_text(const char *text, int len, int line)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNTRANSLATABLE_CHARACTER),
 				 errmsg("line %d: text holds a character that encoding %s lacks",
-						line, pg_encoding_to_char(encoding))));
+						line, pg_encoding_to_char(encoding)),
+				 errhint("Use a database with encoding UTF8.")));
 	return (char *) result;
 }
 
@@ -392,7 +395,8 @@ check_characters(const YamlSource *source)
 				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
 				 errmsg("line %d: body is not valid UTF-8",
 						yaml_source_line(source, valid)),
-				 errdetail("The first invalid byte is 0x%02x.", text[valid])));
+				 errdetail("The first invalid byte is 0x%02x.", text[valid]),
+				 errhint("Write the body in the encoding that client_encoding names.")));
 
 	for (const unsigned char *p = text; *p != '\0'; p++)
 	{
