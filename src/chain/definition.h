@@ -137,7 +137,7 @@ struct Step
 
 	/* modifiers */
 	Expression	   *when;
-	Expression	   *each;
+	struct TemplateHole *each;	/* written bare, filters allowed */
 	const char *as;				/* NULL: only `item` */
 	int			as_line;
 	int			max_parallel;	/* 0: no bound */

@@ -217,7 +217,7 @@ walk_fault_key(Fault *fault, const JsonbValue *value, const char *where,
 		fault->detail = JsonContainerSize(object) == 0 ?
 			psprintf("%s is an empty object.", where) :
 			psprintf("%s has: %s.", where, object_keys(object));
-		fault->hint = pstrdup("Where it may be missing use default() in a template, exists() in a condition.");
+		fault->hint = pstrdup("Use default() in a template where it may be missing.");
 		return WALK_MISSING;
 	}
 	fault->problem = psprintf("%s is %s, not an object", where,
@@ -256,7 +256,7 @@ fault_index(Fault *fault, const char *where, int count, int64 index)
 		if (index <= PG_INT32_MAX)
 			fault->detail = psprintf("The index is %d, the first element's is 0.",
 									 (int) index);
-		fault->hint = pstrdup("Where it may be missing use default() in a template, exists() in a condition.");
+		fault->hint = pstrdup("Use default() in a template where it may be missing.");
 	}
 	return WALK_MISSING;
 }

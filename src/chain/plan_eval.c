@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/settings.h"
+#include "chain/hole.h"
 #include "chain/plan_private.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -243,8 +244,9 @@ static void
 work_elements(Evaluation *evaluation)
 {
 	StepRun    *run = evaluation->target;
-	const Expression *expr = run->step->each;
-	Jsonb	   *value = expr_value(expr, lookup, &evaluation->env);
+	const TemplateHole *each = run->step->each;
+	const char *source = each->expr->source;
+	Jsonb	   *value = hole_value(each, lookup, &evaluation->env);
 	JsonbValue	scalar;
 
 	if (JB_ROOT_IS_ARRAY(value) && !JB_ROOT_IS_SCALAR(value))
@@ -257,14 +259,13 @@ work_elements(Evaluation *evaluation)
 	else if (json_is_null(value))
 		run->nitems = 0;
 	else if (json_scalar(value, &scalar) && scalar.type == jbvNumeric)
-		run->nitems = elements_of_number(scalar.val.numeric, expr->source);
+		run->nitems = elements_of_number(scalar.val.numeric, source);
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_CHAIN_INPUT),
 				 errmsg("\"each\" takes an array, a number or null, not %s",
 						json_type_name(value)),
-				 errdetail("%s is %s.", expr->source,
-						   json_excerpt(value, 100)),
+				 errdetail("%s is %s.", source, json_excerpt(value, 100)),
 				 errhint("Name an array, or a number n to run the step for 1 to n.")));
 }
 

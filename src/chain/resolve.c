@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "chain/definition.h"
+#include "chain/hole.h"
 #include "miscadmin.h"
 
 typedef enum ScopeKind
@@ -403,7 +404,8 @@ resolve_step(Resolver *resolver, Step *step, const Scope *scope)
 	if (step->when)
 		resolve_expression(resolver, scope, step->when, &step->when_needs);
 	if (step->each)
-		resolve_expression(resolver, scope, step->each, &step->each_needs);
+		resolve_list(resolver, scope, hole_exprs(NIL, step->each),
+					 &step->each_needs);
 	if (step->as)
 		check_not_visible(resolver, scope, step->as, step->as_line);
 	if (step->each)

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "chain/definition.h"
+#include "chain/hole.h"
 #include "datatype/timestamp.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -193,8 +194,9 @@ parse_retry(const YamlNode *node)
 	return policy;
 }
 
-static Expression *
-parse_expression(const YamlNode *node, const char *key)
+/* The text of a bare expression. */
+static const char *
+expression_text(const YamlNode *node, const char *key)
 {
 	const char *text;
 
@@ -208,7 +210,21 @@ parse_expression(const YamlNode *node, const char *key)
 		definition_error(node->line, ERRCODE_SYNTAX_ERROR,
 						 psprintf("Write it bare: %s: rules.points > 3", key),
 						 "\"%s\" takes an expression, without {{ }}", key);
-	return expr_compile(text, node->text_line);
+	return text;
+}
+
+static Expression *
+parse_expression(const YamlNode *node, const char *key)
+{
+	return expr_compile(expression_text(node, key), node->text_line);
+}
+
+static TemplateHole *
+parse_each(const YamlNode *node)
+{
+	const char *text = expression_text(node, "each");
+
+	return hole_compile(text, strlen(text), node->text_line);
 }
 
 static List *
@@ -264,7 +280,7 @@ parse_modifiers(Step *step, const YamlNode *node, int depth)
 	if ((part = yaml_get(node, "when")) != NULL)
 		step->when = parse_expression(part, "when");
 	if ((part = yaml_get(node, "each")) != NULL)
-		step->each = parse_expression(part, "each");
+		step->each = parse_each(part);
 	if ((part = yaml_get(node, "as")) != NULL)
 	{
 		step->as = step_text(part, "as");
