@@ -368,30 +368,38 @@ static CURLcode
 set_method(HttpExchange *exchange, const HttpRequest *request)
 {
 	CURL	   *easy = exchange->easy;
-	bool		post = strcmp(request->method, "POST") == 0;
+	bool		posts = request->body != NULL ||
+		strcmp(request->method, "POST") == 0;
+	bool		head = !posts && strcmp(request->method, "HEAD") == 0;
 	bool		custom;
-	CURLcode	result;
+	CURLcode	result = CURLE_OK;
 
-	if (request->body != NULL || post)
+	/* after these libcurl expects no body where none comes */
+	if (head || exchange->head)
+		result = curl_easy_setopt(easy, CURLOPT_NOBODY, head ? 1L : 0L);
+	exchange->head = head;
+
+	if (posts)
 	{
-		result = curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
-								  (curl_off_t) exchange->body_len);
+		if (result == CURLE_OK)
+			result = curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
+									  (curl_off_t) exchange->body_len);
 		if (result == CURLE_OK)
 			result = curl_easy_setopt(easy, CURLOPT_POSTFIELDS,
 									  request->body ? request->body : "");
-		custom = !post;
+		custom = strcmp(request->method, "POST") != 0;
 	}
 	else
 	{
-		result = curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
-		custom = strcmp(request->method, "GET") != 0;
+		if (result == CURLE_OK && !head)
+			result = curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+		custom = !head && strcmp(request->method, "GET") != 0;
 	}
+
 	if (result == CURLE_OK && (custom || exchange->custom_method))
-	{
 		result = curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST,
 								  custom ? request->method : NULL);
-		exchange->custom_method = custom;
-	}
+	exchange->custom_method = custom;
 	return result;
 }
 

@@ -110,6 +110,7 @@ struct HttpExchange
 	char	   *proxy;
 	char	   *ca_file;
 	bool		custom_method;
+	bool		head;
 	bool		https;
 	bool		pipewait;
 	bool		looks_up;		/* does not trust the cache of look-ups */

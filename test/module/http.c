@@ -90,7 +90,7 @@ ascii_datum(const char *text, size_t len)
 	char	   *copy = palloc(len + 1);
 
 	for (size_t i = 0; i < len; i++)
-		copy[i] = (text[i] >= ' ' && text[i] <= '~') ? text[i] : '.';
+		copy[i] = ((text[i] >= ' ' && text[i] <= '~') || text[i] == '\n') ? text[i] : '.';
 	copy[len] = '\0';
 	return CStringGetTextDatum(copy);
 }
@@ -121,7 +121,7 @@ put_answer(Trials *all, const Trial *trial, const HttpAnswer *answer)
 	put_text(&values[2], &nulls[2], answer->message);
 	values[3] = Int32GetDatum(answer->status);
 	values[4] = Int64GetDatum((int64) answer->body_len);
-	values[5] = ascii_datum(answer->body, Min(answer->body_len, 400));
+	values[5] = ascii_datum(answer->body, Min(answer->body_len, 4000));
 	put_text(&values[6], &nulls[6], answer->content_type);
 	put_text(&values[7], &nulls[7], answer->retry_after);
 	put_text(&values[8], &nulls[8], answer->request_id);
