@@ -5,7 +5,7 @@
  * The names from the outside in, joined by `/`; after a name [i] for the item
  * (from 0), then [r] for the round (from 1) where the step has them;
  * /arm[k] and /on_error for what has no name.  The unnamed body of a chain is
- * `chain`, unless it is a plain block, whose steps then stand alone.
+ * `chain`; where it is a plain block its steps stand alone.
  */
 #include "postgres.h"
 
@@ -44,8 +44,9 @@ path_of_run(StringInfo path, const StepRun *run)
 		const ItemRun *failed = run->parent;
 
 		path_of_run(path, failed->run);
-		if (path->len == 0)
-			appendStringInfoString(path, "chain");
+		if (failed->run->role == ROLE_BODY &&
+			is_plain_block(failed->run->step))
+			append_name(path, "chain");
 		if (failed->index >= 0)
 			appendStringInfo(path, "[%d]", failed->index);
 		append_name(path, "on_error");
@@ -56,6 +57,22 @@ path_of_run(StringInfo path, const StepRun *run)
 		append_name(path, psprintf("arm[%d]", run->arm));
 	else
 		append_name(path, run->step->name);
+}
+
+/*
+ * The path as people name the run, palloc'd; NULL for a called chain's block,
+ * whose path is that of the function step around it.
+ */
+char *
+path_name(const StepRun *run)
+{
+	StringInfoData path;
+
+	if (run->role == ROLE_BODY && is_plain_block(run->step))
+		return run->chain->parent == NULL ? pstrdup("chain") : NULL;
+	initStringInfo(&path);
+	path_of_run(&path, run);
+	return path.data;
 }
 
 /* Appends the path of an item, with its round. */
@@ -183,7 +200,8 @@ plan_check_path(const Definition *definition, const char *path)
 	const Step *body = definition->body;
 
 	if (skip_word(&rest, "chain") &&
-		(!is_plain_block(body) || strncmp(rest, "/on_error", 9) == 0))
+		(!is_plain_block(body) || *rest == '\0' ||
+		 strncmp(rest, "/on_error", 9) == 0))
 		(void) find_in_step(body, &rest);
 	else if (is_plain_block(body))
 	{

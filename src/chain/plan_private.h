@@ -194,6 +194,7 @@ extern StepError *plan_make_error(ChainPlan *plan, const ItemRun *item,
 /* plan_path.c */
 extern void path_of_run(StringInfo path, const StepRun *run);
 extern void path_of_item(StringInfo path, const ItemRun *item);
+extern char *path_name(const StepRun *run);
 extern Jsonb *path_mocked(const ChainPlan *plan, const char *path);
 
 #endif							/* CHAINCALL_PLAN_PRIVATE_H */

@@ -43,9 +43,9 @@ note_output(ChainPlan *plan, const char *path, const Jsonb *output)
 
 	if (plan->outputs == NULL)
 		(void) pushJsonbValue(&plan->outputs, WJB_BEGIN_OBJECT, NULL);
-	json_push_key(&plan->outputs, pstrdup(path[0] ? path : "chain"));
+	json_push_key(&plan->outputs, pstrdup(path));
 	json_push(&plan->outputs, WJB_VALUE, plan_keep(plan, output));
-	if (strcmp(path[0] ? path : "chain", plan->options.stop_after) == 0)
+	if (strcmp(path, plan->options.stop_after) == 0)
 	{
 		plan->ended = true;
 	}
@@ -188,11 +188,10 @@ step_done(ChainPlan *plan, StepRun *run, Jsonb *output)
 	}
 	if (plan->options.stop_after)
 	{
-		StringInfoData path;
+		char	   *path = path_name(run);
 
-		initStringInfo(&path);
-		path_of_run(&path, run);
-		note_output(plan, path.data, output);
+		if (path != NULL)
+			note_output(plan, path, output);
 		if (plan->ended)
 			return;
 	}
@@ -628,14 +627,13 @@ start_items(ChainPlan *plan, StepRun *run)
 static bool
 mocked_run(ChainPlan *plan, StepRun *run)
 {
-	StringInfoData path;
+	char	   *path;
 	Jsonb	   *mocked;
 
 	if (plan->options.mock == NULL)
 		return false;
-	initStringInfo(&path);
-	path_of_run(&path, run);
-	mocked = path_mocked(plan, path.data);
+	path = path_name(run);
+	mocked = path ? path_mocked(plan, path) : NULL;
 	if (mocked == NULL)
 		return false;
 	step_done(plan, run, plan_keep(plan, mocked));
