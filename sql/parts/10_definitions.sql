@@ -3,6 +3,29 @@
 -- Servers and keys are PostgreSQL's own objects (CREATE SERVER, CREATE USER MAPPING, GRANT USAGE); what PostgreSQL
 -- has no object for are the two tables below. pg_dump takes their rows along.
 
+-- All names below are looked up in this schema too, as the superuser who runs this: where somebody else can create
+-- functions or operators in it, one with better fitting arguments would be taken for PostgreSQL's own. In the check itself
+-- and in constraints every name is qualified or has an exact match in pg_catalog, which comes first.
+DO $body$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_catalog.pg_namespace n, pg_catalog.pg_roles r
+        WHERE n.nspname = 'chaincall' AND NOT r.rolsuper
+          AND (n.nspowner = r.oid
+               OR pg_catalog.has_schema_privilege(r.oid, n.oid, 'CREATE')
+                  AND NOT pg_catalog.pg_has_role(r.oid, n.nspowner, 'MEMBER')
+               OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace = n.oid AND p.proowner = r.oid)
+               OR EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE o.oprnamespace = n.oid AND o.oprowner = r.oid))
+    ) THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'insufficient_privilege',
+            MESSAGE = 'schema "chaincall" is not safe to install the extension into',
+            DETAIL = 'A role that is no superuser owns it, may create objects in it, or owns functions or operators in it.',
+            HINT = 'Look at what it holds and rename or drop it; CREATE EXTENSION makes a new one.';
+    END IF;
+END
+$body$;
+
 COMMENT ON SCHEMA chaincall IS 'Chains of model calls as SQL functions';
 
 CREATE FUNCTION fdw_validator(text[], oid) RETURNS void
@@ -22,7 +45,7 @@ CREATE TABLE model (
     retry       jsonb,
     timeout     interval,
     fallback    text[] NOT NULL DEFAULT '{}'
-                CONSTRAINT model_fallback_check CHECK (CASE WHEN coalesce(array_ndims(fallback), 1) = 1 THEN array_position(fallback, NULL) IS NULL ELSE false END),
+                CONSTRAINT model_fallback_check CHECK (CASE WHEN coalesce(pg_catalog.array_ndims(fallback), 1) = 1 THEN pg_catalog.array_position(fallback, NULL) IS NULL ELSE false END),
     paused      boolean NOT NULL DEFAULT false,
     CONSTRAINT model_pkey PRIMARY KEY (name)
 );
@@ -44,7 +67,7 @@ CREATE TABLE endpoint (
     remote_name text NOT NULL
                 CONSTRAINT endpoint_remote_name_check CHECK (remote_name <> ''),
     weight      float8 NOT NULL DEFAULT 1
-                CONSTRAINT endpoint_weight_check CHECK (weight >= 0 AND weight < 'Infinity'),
+                CONSTRAINT endpoint_weight_check CHECK (weight >= 0::float8 AND weight < 'Infinity'::float8),
     CONSTRAINT endpoint_pkey PRIMARY KEY (model, version, server, remote_name)
 );
 COMMENT ON TABLE endpoint IS 'Ways to reach a model';
