@@ -60,7 +60,7 @@ endif
 LIB_CFLAGS := $(or $(shell pkg-config --cflags libcurl yaml-0.1 2>/dev/null),$(shell curl-config --cflags 2>/dev/null))
 LIB_LIBS := $(or $(shell pkg-config --libs libcurl yaml-0.1 2>/dev/null),-lcurl -lyaml)
 
-PG_CPPFLAGS = -I$(srcdir)/src $(LIB_CFLAGS)
+PG_CPPFLAGS = -I$(srcdir)/src $(LIB_CFLAGS) -DCHAINCALL_VERSION='"$(EXTVERSION)"'
 SHLIB_LINK = $(LIB_LIBS)
 EXTRA_CLEAN = test/unit/build test/modelserver/modelserver sql/chaincall--$(EXTVERSION).sql
 
