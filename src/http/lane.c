@@ -507,10 +507,11 @@ read_results(Lane *lane)
 		if (may_connect_again(exchange, result))
 		{
 			host_left(exchange, true);
+			exchange->opened = false;
 			loop_queue(exchange);
 			continue;
 		}
-		exchange_conclude(exchange, result);
+		answer_conclude(exchange, result);
 		host_left(exchange, false);
 		loop_finish(exchange);
 	}

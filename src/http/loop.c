@@ -395,7 +395,7 @@ deliver(void)
 									   dlist_pop_head_node(&http_loop.finished));
 			http_loop.nfinished--;
 			exchange->state = EXCHANGE_DELIVERING;
-			exchange_answer(exchange, &answer);
+			answer_tell(exchange, &answer);
 			exchange->done(exchange, &answer, exchange->arg);
 			exchange_release(exchange);
 			exchange = NULL;

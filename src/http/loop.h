@@ -201,10 +201,14 @@ extern int	lane_close_socket(void *arg, curl_socket_t fd);
 /* exchange.c */
 extern void exchange_fault(HttpExchange *exchange, HttpFault fault,
 						   const char *message);
-extern void exchange_conclude(HttpExchange *exchange, CURLcode result);
 extern bool exchange_sent(HttpExchange *exchange);
-extern void exchange_answer(HttpExchange *exchange, HttpAnswer *answer);
 extern void exchange_release(HttpExchange *exchange);
+
+/* answer.c */
+extern size_t answer_body(char *data, size_t size, size_t count, void *arg);
+extern size_t answer_header(char *data, size_t size, size_t count, void *arg);
+extern void answer_conclude(HttpExchange *exchange, CURLcode result);
+extern void answer_tell(HttpExchange *exchange, HttpAnswer *answer);
 
 /* host.c */
 extern Host *host_find(const char *url, const char *proxy);

@@ -22,7 +22,7 @@ SELECT fault, status, length FROM chaincall_test_http(:'chat');
 -- what was sent
 SELECT status FROM chaincall_test_http(:'chat', :'fixed', headers => '{X-One: 1, X-Two:, Content-Type: application/json}');
 SELECT l ->> 'method', l ->> 'path', h ->> 'x-one', h ->> 'content-type', h ->> 'content-length', h ? 'expect', h ? 'authorization',
-    (h ->> 'user-agent') ~ '^chaincall/[0-9.]+$', (h ->> 'accept-encoding') ~ 'gzip'
+    (h ->> 'user-agent') ~ '^chaincall/[0-9]+\.[0-9]+\.[0-9]+$', (h ->> 'accept-encoding') ~ 'gzip'
 FROM chaincall_test_http(:'url' || '/last', method => 'GET'), LATERAL (SELECT answer::jsonb) AS a (l), LATERAL (SELECT l -> 'headers') AS b (h);
 SELECT fault, status FROM chaincall_test_http(:'chat', repeat(' ', 3000000) || :'fixed');
 
