@@ -64,6 +64,7 @@ api_param_names(void)
 	return param_names;
 }
 
+/* The neutral word for a degree of reasoning; a constant. */
 const char *
 api_reasoning_name(Reasoning reasoning)
 {

@@ -22,6 +22,7 @@
 /* Bytes of an answer that are searched for a message. */
 #define MAX_SCANNED 65536
 
+/* Makes the answer a failure of class cls; message is palloc'd, already cut. */
 void
 api_fail(ApiAnswer *answer, ErrorClass cls, char *message)
 {
@@ -30,6 +31,7 @@ api_fail(ApiAnswer *answer, ErrorClass cls, char *message)
 	answer->output = NULL;
 }
 
+/* The whole of json as a value that api_get() and api_element() take. */
 JsonbValue
 api_root(const Jsonb *json)
 {
@@ -44,6 +46,7 @@ api_root(const Jsonb *json)
 	return v;
 }
 
+/* A member of an object; false where it is absent, or object is none. */
 bool
 api_get(const JsonbValue *object, const char *key, JsonbValue *value)
 {
@@ -53,6 +56,7 @@ api_get(const JsonbValue *object, const char *key, JsonbValue *value)
 									 strlen(key), value) != NULL;
 }
 
+/* A member that is a string; false for anything else. */
 bool
 api_get_text(const JsonbValue *object, const char *key, JsonbValue *value)
 {
@@ -69,6 +73,7 @@ api_length(const JsonbValue *array)
 	return JsonContainerSize(array->val.binary.data);
 }
 
+/* Element i of an array; false where there is none. */
 bool
 api_element(const JsonbValue *array, int i, JsonbValue *value)
 {

@@ -15,6 +15,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 
+/* Whether value is the string text. */
 bool
 value_is(const JsonbValue *value, const char *text)
 {
@@ -112,6 +113,7 @@ bad_message(int i, const char *fault)
 			 errhint("A message is {role, content}: role is user, assistant or tool, content a text or a list of {text}.")));
 }
 
+/* How many messages there are; raises where they are no array. */
 int
 api_message_count(const ApiRequest *request)
 {

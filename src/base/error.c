@@ -29,12 +29,14 @@ static const struct
 	[CLASS_CRASH] = {"crash", ERRCODE_CHAIN_CRASH},
 };
 
+/* The word for a class, as messages and error.class have it; a constant. */
 const char *
 error_class_name(ErrorClass cls)
 {
 	return classes[cls].name;
 }
 
+/* The SQLSTATE of a class; for CLASS_SQL one of last resort. */
 int
 error_class_sqlstate(ErrorClass cls)
 {

@@ -26,12 +26,14 @@
 #define MAX_NUMBER_LEN 1000
 #define MAX_EXPONENT_DIGITS 4
 
+/* The on-disk form of value. */
 Jsonb *
 json_from_value(JsonbValue *value)
 {
 	return JsonbValueToJsonb(value);
 }
 
+/* JSON null. */
 Jsonb *
 json_null(void)
 {
@@ -41,6 +43,7 @@ json_null(void)
 	return JsonbValueToJsonb(&v);
 }
 
+/* true or false. */
 Jsonb *
 json_bool(bool value)
 {
@@ -51,6 +54,7 @@ json_bool(bool value)
 	return JsonbValueToJsonb(&v);
 }
 
+/* A whole number. */
 Jsonb *
 json_int(int64 value)
 {
@@ -73,6 +77,7 @@ json_text_len(const char *text, int len)
 	return JsonbValueToJsonb(&v);
 }
 
+/* A string; text as json_text_len() takes it. */
 Jsonb *
 json_text(const char *text)
 {
@@ -391,6 +396,7 @@ json_scalar(const Jsonb *value, JsonbValue *scalar)
 							  scalar);
 }
 
+/* Whether value is JSON null. */
 bool
 json_is_null(const Jsonb *value)
 {

@@ -312,6 +312,7 @@ value_type_lookup(Oid type)
 	return vt;
 }
 
+/* The type's output function, looked up at first use; lives as long as vt. */
 FmgrInfo *
 value_type_output(ValueType *vt)
 {

@@ -108,6 +108,7 @@ definition_hold(Definition *definition)
 	definition->uses++;
 }
 
+/* The caller no longer needs a definition that it held. */
 void
 definition_release(Definition *definition)
 {

@@ -523,6 +523,7 @@ plan_tick(ChainPlan *plan, int64 now_us)
 	}
 }
 
+/* Whether the run is over: it has an output, an error, or came to stop_after. */
 bool
 plan_ended(const ChainPlan *plan)
 {

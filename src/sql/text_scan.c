@@ -68,6 +68,10 @@ static const CharRange unicode_ranges[] = {
 	{0x1D000, 0x1D3FF, CHAR_MARK}, {0x1F000, 0x1FAFF, CHAR_MARK}, {0x20000, 0x3FFFF, CHAR_IDEOGRAPH}
 };
 
+/*
+ * Starts a walk over len bytes of text in the server's encoding.  pause, or
+ * NULL, is called with arg now and then, so that long texts can be interrupted.
+ */
 void
 scan_begin(TextScan *scan, const char *text, int len, TextPause pause,
 		   void *arg)
@@ -149,6 +153,7 @@ unicode_class(uint32 c)
 	return CHAR_OTHER;
 }
 
+/* What kind of character c is, as scan_char() gave it; for c beyond ASCII. */
 CharClass
 scan_wide_class(const TextScan *scan, uint32 c)
 {
@@ -185,6 +190,7 @@ scan_is_upper(const TextScan *scan, uint32 c)
 		(c >= 0x531 && c <= 0x556);
 }
 
+/* Whether c is a lower-case letter, as far as the encoding tells. */
 bool
 scan_is_lower(const TextScan *scan, uint32 c)
 {
@@ -213,6 +219,7 @@ scan_is_section_sign(const TextScan *scan, uint32 c)
 		scan->encoding != PG_SQL_ASCII;
 }
 
+/* The first position from pos on, at most end, that is no white space. */
 int
 scan_skip_space(const TextScan *scan, int pos, int end)
 {
@@ -282,6 +289,7 @@ scan_next_token(TextScan *scan, int *pos, int end, TextToken *token)
 	return true;
 }
 
+/* The estimated tokens between two byte positions. */
 int
 scan_count_tokens(TextScan *scan, int start, int end)
 {
