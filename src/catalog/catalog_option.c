@@ -170,21 +170,18 @@ authority_fault(const char *text, size_t len)
 const char *
 option_url_fault(const char *text, bool proxy)
 {
-	static const char *const schemes[] = {
-		"https://", "http://", "socks5://", "socks5h://", NULL
-	};
+	static const char *const schemes[] = {"https://", "http://", NULL};
 	const char *rest = NULL;
 	size_t		len;
 	const char *fault;
 
-	for (int i = 0; schemes[i] != NULL && (proxy || i < 2); i++)
+	for (int i = 0; schemes[i] != NULL; i++)
 	{
 		if (pg_strncasecmp(text, schemes[i], strlen(schemes[i])) == 0)
 			rest = text + strlen(schemes[i]);
 	}
 	if (rest == NULL)
-		return proxy ? "it begins with none of http://, https://, socks5:// and socks5h://"
-			: "it begins with neither https:// nor http://";
+		return "it begins with neither https:// nor http://";
 	for (const char *c = text; *c != '\0'; c++)
 	{
 		if ((unsigned char) *c <= ' ' || (unsigned char) *c >= 0x7f || *c == '\\')

@@ -38,7 +38,7 @@ SELECT v, pg_temp.server('timeout', v) FROM unnest(ARRAY['300', '5 s', '1 min 30
 SELECT v, pg_temp.server('connect_timeout', v) FROM unnest(ARRAY['1500', '2 s', '0 s', 'soon']) v;
 SELECT v, pg_temp.server('max_in_flight', v) FROM unnest(ARRAY['1', '5000', '0', '-1', '1.5', 'many', '10 s', '99999999999']) v;
 SELECT v, pg_temp.server('max_answer', v) FROM unnest(ARRAY['1', '64kB', '16MB', '1023MB', '1GB', '0', '-5', '1 furlong', '5 s']) v;
-SELECT v, pg_temp.server('proxy', v) FROM unnest(ARRAY['http://proxy:3128', 'socks5h://p:1080/', 'proxy:3128', 'http://u:sk-secret@p', 'http://p/path']) v;
+SELECT v, pg_temp.server('proxy', v) FROM unnest(ARRAY['http://proxy:3128', 'https://p:3129/', 'socks5h://p:1080/', 'proxy:3128', 'http://u:sk-secret@p', 'http://p/path']) v;
 SELECT v, pg_temp.server('ca_file', v) FROM unnest(ARRAY['/etc/ssl/ca.pem', 'ca.pem', '']) v;
 -- options of api http only
 SELECT n, pg_temp.server(n, v) FROM (VALUES ('path', '/x'), ('headers', '{}'), ('request', '{}'), ('answer', '$')) o(n, v);
