@@ -85,7 +85,8 @@ register_callbacks(void)
 	static bool registered = false;
 	static const int caches[] = {
 		FOREIGNSERVEROID, FOREIGNDATAWRAPPEROID, USERMAPPINGOID,
-		AUTHOID, AUTHMEMROLEMEM
+		AUTHOID, AUTHMEMROLEMEM,
+		DATABASEOID				/* its owner is in pg_database_owner */
 	};
 
 	if (registered)
