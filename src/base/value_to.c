@@ -108,7 +108,10 @@ refuse_kind(const JsonbValue *v, const char *type, const char *needs)
 	ereport(ERROR,
 			errcode(ERRCODE_CHAIN_INPUT),
 			errmsg("%s is made from a JSON %s, not from %s",
-				   type, needs, kind_of(v)));
+				   type, needs, kind_of(v)),
+			strcmp(needs, "array") == 0 ?
+			errhint("Give its elements: [...].") :
+			errhint("Give its fields by name: {\"...\": ...}."));
 }
 
 /* Strings as they are, everything else as JSON text. */
