@@ -314,9 +314,15 @@ arguments_misfit(const FunctionStep *function, const Signature *signature)
 		misfit.line = function->arg_lines[i];
 		return misfit;
 	}
-	for (int i = 0; i < signature->nargs - signature->ndefaults; i++)
+	for (int i = 0; i < signature->nargs; i++)
 	{
 		bool		given = false;
+
+		/* a call by names must give a variadic array, which has no default */
+		if (i >= signature->nargs - signature->ndefaults &&
+			(signature->modes[i] != PROARGMODE_VARIADIC ||
+			 function->nargs == 0))
+			continue;
 
 		for (int k = 0; k < function->nargs && !given; k++)
 			given = strcmp(signature->names[i], function->arg_names[k]) == 0;
