@@ -212,8 +212,16 @@ extern void definition_validate_function(Oid function, bool check_body);
 extern Oid	definition_language(void);
 
 /* chain/input.c */
+extern Jsonb *definition_input(const Definition *definition, int arg,
+							   Datum datum, bool isnull);
 extern Jsonb **definition_inputs(Definition *definition, const Jsonb *input,
 								 bool *null_for_strict);
+
+/* chain/result.c */
+extern Jsonb *definition_rows(const Definition *definition, Jsonb *output);
+extern char *definition_column(const Definition *definition);
+extern Jsonb *definition_row(Jsonb *element, const char *column);
+extern Jsonb *definition_result(const Definition *definition, Jsonb *output);
 
 /* chain/step.c: first pass */
 extern Step *step_parse_body(Definition *definition, YamlNode *node);

@@ -74,6 +74,56 @@ check_members(const Definition *definition, const Jsonb *input)
 	}
 }
 
+typedef struct ArgumentPlace
+{
+	const Definition *definition;
+	int			arg;
+} ArgumentPlace;
+
+static void
+argument_context(void *arg)
+{
+	const ArgumentPlace *place = arg;
+
+	errcontext("chain %s, argument %s", place->definition->name,
+			   place->definition->args[place->arg].name);
+}
+
+/*
+ * An argument's value as the chain sees it; given, if not NULL, is the JSON to
+ * be made a value of the argument's type first.
+ */
+static Jsonb *
+argument_value(const Definition *definition, int arg, const Jsonb *given,
+			   Datum datum, bool isnull)
+{
+	Oid			type = definition->args[arg].type;
+	ArgumentPlace place = {definition, arg};
+	ErrorContextCallback context;
+	Jsonb	   *value;
+
+	context.callback = argument_context;
+	context.arg = &place;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	if (given != NULL)
+		datum = value_to_datum(given, type, -1, &isnull);
+	value = value_from_datum(datum, isnull, type);
+	error_context_stack = context.previous;
+	return value;
+}
+
+/*
+ * The argument's value as the chain sees it.  Raises ERRCODE_CHAIN_INPUT for
+ * what has no form in JSON, such as NaN.
+ */
+Jsonb *
+definition_input(const Definition *definition, int arg, Datum datum,
+				 bool isnull)
+{
+	return argument_value(definition, arg, NULL, datum, isnull);
+}
+
 /* The value of an argument's DEFAULT. */
 static Jsonb *
 evaluate_default(const Definition *definition, int arg)
@@ -105,7 +155,7 @@ evaluate_default(const Definition *definition, int arg)
 									 list_length(defaults)), estate);
 	value = ExecEvalExprSwitchContext(state, GetPerTupleExprContext(estate),
 									  &isnull);
-	result = value_from_datum(value, isnull, definition->args[arg].type);
+	result = definition_input(definition, arg, value, isnull);
 	FreeExecutorState(estate);
 	return result;
 }
@@ -127,14 +177,9 @@ definition_inputs(Definition *definition, const Jsonb *input,
 	{
 		const ChainArg *arg = &definition->args[i];
 		Jsonb	   *given = json_field(input, arg->name);
-		bool		isnull;
-		Datum		datum;
 
 		if (given != NULL)
-		{
-			datum = value_to_datum(given, arg->type, -1, &isnull);
-			values[i] = value_from_datum(datum, isnull, arg->type);
-		}
+			values[i] = argument_value(definition, i, given, (Datum) 0, true);
 		else if (arg->has_default)
 			values[i] = evaluate_default(definition, i);
 		else

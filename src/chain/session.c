@@ -16,11 +16,9 @@
 #include "base/ids.h"
 #include "base/json.h"
 #include "base/settings.h"
-#include "base/value.h"
 #include "chain/guard.h"
 #include "chain/local.h"
 #include "chain/session.h"
-#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
@@ -89,46 +87,10 @@ session_inputs(void *driver, Definition *definition, const Jsonb *args,
 }
 
 static Jsonb *
-convert(Jsonb *value, Oid type)
-{
-	bool		isnull;
-	Datum		datum = value_to_datum(value, type, -1, &isnull);
-
-	return value_from_datum(datum, isnull, type);
-}
-
-/*
- * The output as the chain's result type makes it: what a caller of the
- * function would see.  Sets are arrays.
- */
-Jsonb *
-session_result(const Definition *definition, Jsonb *output)
-{
-	Oid			type = definition->result;
-	Jsonb	  **items;
-	int			n;
-
-	if (type == VOIDOID)
-		return json_null();
-	if (!OidIsValid(type) || type == JSONBOID || type == JSONOID ||
-		type == RECORDOID)
-		return output;
-	if (!definition->returns_set)
-		return convert(output, type);
-	if (!JB_ROOT_IS_ARRAY(output) || JB_ROOT_IS_SCALAR(output))
-		return output;
-	n = json_count(output);
-	items = palloc(Max(n, 1) * sizeof(Jsonb *));
-	for (int i = 0; i < n; i++)
-		items[i] = convert(json_element(output, i), type);
-	return json_array(items, n);
-}
-
-static Jsonb *
 session_nested_result(void *driver, const Definition *definition,
 					  Jsonb *output)
 {
-	return session_result(definition, output);
+	return definition_result(definition, output);
 }
 
 static const PlanOps session_ops = {

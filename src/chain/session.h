@@ -13,6 +13,5 @@ extern Jsonb *session_run(Definition *definition, Jsonb **inputs,
 						  const PlanOptions *options);
 extern Jsonb *session_render(Definition *definition, Jsonb **inputs,
 							 const char *path, const Jsonb *mock);
-extern Jsonb *session_result(const Definition *definition, Jsonb *output);
 
 #endif							/* CHAINCALL_SESSION_H */

@@ -232,7 +232,7 @@ chaincall_run(PG_FUNCTION_ARGS)
 		{
 			output = session_run(definition, inputs, &options);
 			if (options.stop_after == NULL)
-				output = session_result(definition, output);
+				output = definition_result(definition, output);
 		}
 	}
 	PG_FINALLY();

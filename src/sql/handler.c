@@ -66,25 +66,10 @@ make_value(Jsonb *value, Oid type, TupleDesc row, bool *isnull)
 	return value_to_datum(value, type, -1, isnull);
 }
 
-/*
- * RETURNS TABLE (x …) of one column: a row written as {"x": …} is its value,
- * so that rows of a sql step fit.
- */
-static Jsonb *
-single_column(Jsonb *element, const char *column)
-{
-	Jsonb	   *field;
-
-	if (column == NULL || !JB_ROOT_IS_OBJECT(element) ||
-		json_count(element) != 1)
-		return element;
-	field = json_field(element, column);
-	return field ? field : element;
-}
-
 /* Puts each element of the output array into a tuplestore as a row. */
 static Datum
-return_set(FunctionCallInfo fcinfo, Jsonb *output, Oid type, TupleDesc row)
+return_set(FunctionCallInfo fcinfo, const Definition *definition,
+		   Jsonb *output, Oid type, TupleDesc row)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	MemoryContext old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
@@ -92,8 +77,7 @@ return_set(FunctionCallInfo fcinfo, Jsonb *output, Oid type, TupleDesc row)
 												   false, work_mem);
 	TupleDesc	desc = row ? CreateTupleDescCopy(row) : NULL;
 	bool		is_row = row != NULL || type_is_rowtype(type);
-	const char *column = is_row || type == JSONBOID || type == JSONOID ? NULL :
-		get_func_result_name(fcinfo->flinfo->fn_oid);
+	const char *column = definition_column(definition);
 
 	if (desc == NULL && is_row)
 		desc = lookup_rowtype_tupdesc_copy(getBaseType(type), -1);
@@ -106,7 +90,7 @@ return_set(FunctionCallInfo fcinfo, Jsonb *output, Oid type, TupleDesc row)
 
 	for (int i = 0; i < json_count(output); i++)
 	{
-		Jsonb	   *element = single_column(json_element(output, i), column);
+		Jsonb	   *element = definition_row(json_element(output, i), column);
 		bool		isnull;
 		Datum		datum = make_value(element, type, row, &isnull);
 
@@ -150,18 +134,8 @@ return_output(FunctionCallInfo fcinfo, const Definition *definition,
 		PG_RETURN_VOID();
 	row = result_row_type(fcinfo, &type);
 	if (definition->returns_set)
-	{
-		if (json_is_null(output))
-			output = json_array(NULL, 0);
-		if (!JB_ROOT_IS_ARRAY(output) || JB_ROOT_IS_SCALAR(output))
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("chain \"%s\" returns a set, but its output is %s",
-							definition->name,
-							json_type_name(output)),
-					 errhint("Give an array: each element becomes a row.")));
-		return return_set(fcinfo, output, type, row);
-	}
+		return return_set(fcinfo, definition,
+						  definition_rows(definition, output), type, row);
 	datum = make_value(output, type, row, &fcinfo->isnull);
 	return datum;
 }
@@ -212,9 +186,8 @@ chaincall_call_handler(PG_FUNCTION_ARGS)
 		if (definition->returns_set)
 			check_set_context(fcinfo);
 		for (int i = 0; i < definition->nargs; i++)
-			inputs[i] = value_from_datum(PG_GETARG_DATUM(i),
-										 PG_ARGISNULL(i),
-										 definition->args[i].type);
+			inputs[i] = definition_input(definition, i, PG_GETARG_DATUM(i),
+										 PG_ARGISNULL(i));
 		output = session_run(definition, inputs, &no_options);
 
 		context.callback = result_context;
