@@ -8,7 +8,7 @@ CREATE SCHEMA chaincall_regress;
 SET search_path = chaincall_regress, public;
 \pset format unaligned
 \pset tuples_only on
-\pset null null
+\pset null NULL
 
 \getenv url CHAINCALL_TEST_URL
 \set openai_url :url /v1
@@ -40,7 +40,7 @@ BEGIN
   ELSE
     EXECUTE statement;
   END IF;
-  RETURN coalesce(result, 'null');
+  RETURN coalesce(result, 'NULL');
 EXCEPTION WHEN OTHERS THEN
   GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL,
     hint = PG_EXCEPTION_HINT, context = PG_EXCEPTION_CONTEXT;
