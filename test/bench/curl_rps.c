@@ -29,14 +29,14 @@
 
 typedef struct Client
 {
-	CURLM *multi;
-	int epoll;
-	long timeout_ms; /* libcurl's timer; -1: none */
-	double timer_start;
-	long to_start;
-	long to_finish;
-	long failed;
-	char failure[CURL_ERROR_SIZE + 32];
+	CURLM	   *multi;
+	int			epoll;
+	long		timeout_ms;		/* libcurl's timer; -1: none */
+	double		timer_start;
+	long		to_start;
+	long		to_finish;
+	long		failed;
+	char		failure[CURL_ERROR_SIZE + 32];
 } Client;
 
 static const char *body = "{\"model\": \"fixed\", \"messages\": [{\"role\": \"user\", \"content\": \"Say hello\"}]}";
@@ -82,7 +82,7 @@ swallow(char *data, size_t size, size_t n, void *cls)
 static CURL *
 new_request(void)
 {
-	CURL *easy = curl_easy_init();
+	CURL	   *easy = curl_easy_init();
 
 	if (easy == NULL)
 		die("curl_easy_init failed");
@@ -102,7 +102,7 @@ static const char *
 failure_of(CURL *easy, CURLcode result)
 {
 	static char text[CURL_ERROR_SIZE + 32];
-	long status = 0;
+	long		status = 0;
 
 	if (result != CURLE_OK)
 		return curl_easy_strerror(result);
@@ -117,7 +117,7 @@ failure_of(CURL *easy, CURLcode result)
 static int
 on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *known)
 {
-	Client *c = cls;
+	Client	   *c = cls;
 	struct epoll_event ev = {.data.fd = fd};
 
 	(void) easy;
@@ -137,7 +137,7 @@ on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *known)
 static int
 on_timer(CURLM *multi, long timeout_ms, void *cls)
 {
-	Client *c = cls;
+	Client	   *c = cls;
 
 	(void) multi;
 	c->timeout_ms = timeout_ms;
@@ -159,12 +159,12 @@ start(Client *c, CURL *easy)
 static void
 collect(Client *c)
 {
-	CURLMsg *msg;
-	int left;
+	CURLMsg    *msg;
+	int			left;
 
 	while ((msg = curl_multi_info_read(c->multi, &left)) != NULL)
 	{
-		CURL *easy = msg->easy_handle;
+		CURL	   *easy = msg->easy_handle;
 		const char *failure = failure_of(easy, msg->data.result);
 
 		if (failure && c->failed++ == 0)
@@ -179,7 +179,7 @@ collect(Client *c)
 static int
 wait_ms(const Client *c)
 {
-	double passed;
+	double		passed;
 
 	if (c->timeout_ms <= 0)
 		return (int) c->timeout_ms;
@@ -191,12 +191,12 @@ static void
 drive(Client *c)
 {
 	struct epoll_event events[MAX_EVENTS];
-	int running;
+	int			running;
 
 	while (c->to_finish > 0)
 	{
-		int wait = wait_ms(c);
-		int n = epoll_wait(c->epoll, events, MAX_EVENTS, wait);
+		int			wait = wait_ms(c);
+		int			n = epoll_wait(c->epoll, events, MAX_EVENTS, wait);
 
 		if (wait == 0 || n == 0)
 		{
@@ -216,12 +216,12 @@ drive(Client *c)
 static int
 measure_rate(long requests, long in_flight)
 {
-	Client c = {.timeout_ms = -1, .to_start = requests, .to_finish = requests};
-	CURL **easy = calloc((size_t) in_flight, sizeof(*easy));
-	double start_s;
-	double start_cpu;
-	double took;
-	double cpu;
+	Client		c = {.timeout_ms = -1, .to_start = requests, .to_finish = requests};
+	CURL	  **easy = calloc((size_t) in_flight, sizeof(*easy));
+	double		start_s;
+	double		start_cpu;
+	double		took;
+	double		cpu;
 
 	c.multi = curl_multi_init();
 	c.epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -262,8 +262,8 @@ measure_rate(long requests, long in_flight)
 static int
 compare_doubles(const void *a, const void *b)
 {
-	double x = *(const double *) a;
-	double y = *(const double *) b;
+	double		x = *(const double *) a;
+	double		y = *(const double *) b;
 
 	return x < y ? -1 : x > y;
 }
@@ -271,14 +271,14 @@ compare_doubles(const void *a, const void *b)
 static int
 measure_latency(long requests)
 {
-	CURL *easy = new_request();
-	double *ms = calloc((size_t) requests, sizeof(double));
+	CURL	   *easy = new_request();
+	double	   *ms = calloc((size_t) requests, sizeof(double));
 
 	if (ms == NULL)
 		die("cannot set up");
 	for (long i = -WARM_UP; i < requests; i++)
 	{
-		double start_s = now_s();
+		double		start_s = now_s();
 		const char *failure = failure_of(easy, curl_easy_perform(easy));
 
 		if (failure)
@@ -297,9 +297,9 @@ measure_latency(long requests)
 static void
 read_body(const char *path)
 {
-	FILE *f = fopen(path, "rb");
-	long size;
-	char *data;
+	FILE	   *f = fopen(path, "rb");
+	long		size;
+	char	   *data;
 
 	if (f == NULL || fseek(f, 0, SEEK_END) != 0 || (size = ftell(f)) < 0)
 		die("cannot read the body file");
@@ -321,7 +321,7 @@ usage(void)
 static long
 number_argument(int argc, char **argv, int at, long otherwise)
 {
-	long n = at < argc ? atol(argv[at]) : otherwise;
+	long		n = at < argc ? atol(argv[at]) : otherwise;
 
 	if (n < 1)
 		usage();
@@ -332,7 +332,7 @@ static void
 set_url(const char *given)
 {
 	const char *host = strstr(given, "://");
-	bool bare = strchr(host ? host + 3 : given, '/') == NULL;
+	bool		bare = strchr(host ? host + 3 : given, '/') == NULL;
 
 	url = malloc(strlen(given) + 32);
 	if (url == NULL)
@@ -343,9 +343,9 @@ set_url(const char *given)
 int
 main(int argc, char **argv)
 {
-	bool latency = argc > 1 && strcmp(argv[1], "--latency") == 0;
-	int first = latency ? 2 : 1;
-	int code;
+	bool		latency = argc > 1 && strcmp(argv[1], "--latency") == 0;
+	int			first = latency ? 2 : 1;
+	int			code;
 
 	if (argc <= first)
 		usage();
@@ -358,8 +358,8 @@ main(int argc, char **argv)
 		code = measure_latency(number_argument(argc, argv, 3, 2000));
 	else
 	{
-		long requests = number_argument(argc, argv, 2, 100000);
-		long in_flight = number_argument(argc, argv, 3, 64);
+		long		requests = number_argument(argc, argv, 2, 100000);
+		long		in_flight = number_argument(argc, argv, 3, 64);
 
 		if (argc > 4)
 			read_body(argv[4]);

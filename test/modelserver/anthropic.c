@@ -13,7 +13,7 @@ anthropic_error(Reply *reply, int status, const char *message)
 {
 	static const struct
 	{
-		int status;
+		int			status;
 		const char *type;
 	} types[] = {
 		{400, "invalid_request_error"}, {401, "authentication_error"}, {403, "permission_error"}, {404, "not_found_error"}, {413, "request_too_large"}, {429, "rate_limit_error"}, {504, "timeout_error"}, {529, "overloaded_error"}};
@@ -31,10 +31,10 @@ anthropic_error(Reply *reply, int status, const char *message)
 
 typedef struct MessageOptions
 {
-	const json_t *schema; /* of the answer or of the forced tool */
-	const char *tool;	  /* the forced tool's name */
-	long max_tokens;
-	bool stream;
+	const json_t *schema;		/* of the answer or of the forced tool */
+	const char *tool;			/* the forced tool's name */
+	long		max_tokens;
+	bool		stream;
 } MessageOptions;
 
 /* The tool that the answer must use, if one is forced. */
@@ -45,9 +45,9 @@ read_tools(MessageOptions *o, Request *r)
 	const json_t *choice = json_object_get(r->json, "tool_choice");
 	const char *type = json_string_value(json_object_get(choice, "type"));
 	const char *name = json_string_value(json_object_get(choice, "name"));
-	bool any = type && strcmp(type, "any") == 0;
-	size_t i;
-	json_t *tool;
+	bool		any = type && strcmp(type, "any") == 0;
+	size_t		i;
+	json_t	   *tool;
 
 	json_array_foreach(tools, i, tool)
 	{
@@ -137,7 +137,7 @@ put_head(Buf *out, Request *r)
 static void
 put_message(Request *r, const MessageOptions *o, const Conversation *c, const Answer *a)
 {
-	Buf *out = &r->reply.body;
+	Buf		   *out = &r->reply.body;
 
 	buf_putc(out, '{');
 	put_head(out, r);
@@ -182,7 +182,7 @@ put_event(Buf *out, const char *type, const char *rest)
 static void
 put_block_events(Buf *out, const MessageOptions *o, const Answer *a)
 {
-	Buf data = {0};
+	Buf			data = {0};
 
 	if (o->tool)
 	{
@@ -198,7 +198,7 @@ put_block_events(Buf *out, const MessageOptions *o, const Answer *a)
 	put_event(out, "ping", "");
 	for (size_t at = 0; at < a->text.len;)
 	{
-		size_t n = text_cut_words(a->text.data + at, a->text.len - at, 1);
+		size_t		n = text_cut_words(a->text.data + at, a->text.len - at, 1);
 
 		buf_reset(&data);
 		buf_printf(&data, ", \"index\": 0, \"delta\": {\"type\": \"%s\": ",
@@ -215,8 +215,8 @@ put_block_events(Buf *out, const MessageOptions *o, const Answer *a)
 static void
 put_stream(Request *r, const MessageOptions *o, const Conversation *c, const Answer *a)
 {
-	Buf *out = &r->reply.body;
-	Buf data = {0};
+	Buf		   *out = &r->reply.body;
+	Buf			data = {0};
 
 	r->reply.stream = true;
 	r->reply.type = "text/event-stream";
@@ -242,7 +242,7 @@ anthropic_messages(Request *r)
 {
 	MessageOptions o;
 	Conversation c;
-	Answer a;
+	Answer		a;
 
 	if (!read_options(&o, r))
 		return;

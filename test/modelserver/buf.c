@@ -20,7 +20,7 @@ out_of_memory(void)
 void *
 mem_alloc(size_t size)
 {
-	void *p = calloc(1, size ? size : 1);
+	void	   *p = calloc(1, size ? size : 1);
 
 	if (p == NULL)
 		out_of_memory();
@@ -41,7 +41,7 @@ mem_resize(void *p, size_t size)
 char *
 mem_copy(const char *s, size_t len)
 {
-	char *p = mem_alloc(len + 1);
+	char	   *p = mem_alloc(len + 1);
 
 	if (len > 0)
 		memcpy(p, s, len);
@@ -52,7 +52,7 @@ mem_copy(const char *s, size_t len)
 void
 buf_reserve(Buf *b, size_t more)
 {
-	size_t need = b->len + more + 1;
+	size_t		need = b->len + more + 1;
 
 	if (need <= b->size)
 		return;
@@ -93,12 +93,12 @@ buf_putc(Buf *b, char c)
 void
 buf_printf(Buf *b, const char *fmt, ...)
 {
-	va_list args;
-	int n;
+	va_list		args;
+	int			n;
 
 	for (;;)
 	{
-		size_t room = b->size - b->len;
+		size_t		room = b->size - b->len;
 
 		va_start(args, fmt);
 		n = vsnprintf(b->data ? b->data + b->len : NULL, b->data ? room : 0, fmt, args);
@@ -119,7 +119,7 @@ buf_printf(Buf *b, const char *fmt, ...)
 void
 buf_json(Buf *b, const char *s, size_t len)
 {
-	size_t from = 0;
+	size_t		from = 0;
 
 	buf_reserve(b, len + 2);
 	buf_putc(b, '"');
@@ -156,9 +156,9 @@ buf_base64(Buf *b, const void *data, size_t len)
 	buf_reserve(b, (len + 2) / 3 * 4);
 	for (size_t i = 0; i < len; i += 3)
 	{
-		size_t have = len - i;
-		uint32_t v = (uint32_t) p[i] << 16;
-		char out[4];
+		size_t		have = len - i;
+		uint32_t	v = (uint32_t) p[i] << 16;
+		char		out[4];
 
 		if (have > 1)
 			v |= (uint32_t) p[i + 1] << 8;
@@ -212,7 +212,7 @@ uint64_t
 hash_bytes(const void *data, size_t len, uint64_t seed)
 {
 	const unsigned char *p = data;
-	uint64_t h = 0xcbf29ce484222325u ^ seed;
+	uint64_t	h = 0xcbf29ce484222325u ^ seed;
 
 	for (size_t i = 0; i < len; i++)
 		h = (h ^ p[i]) * 0x100000001b3u;

@@ -14,9 +14,9 @@
 
 typedef struct Buf
 {
-	char *data; /* always NUL-terminated once something is in it */
-	size_t len;
-	size_t size;
+	char	   *data;			/* always NUL-terminated once something is in it */
+	size_t		len;
+	size_t		size;
 } Buf;
 
 extern void *mem_alloc(size_t size);

@@ -24,9 +24,9 @@ content_text(Buf *out, Request *r, const json_t *content, size_t number)
 {
 	static const char *const openai_parts[] = {"text", "image_url", "input_audio", "file", "refusal", NULL};
 	static const char *const anthropic_parts[] = {"text", "image", "document", "tool_use", "tool_result", "thinking", NULL};
-	bool anthropic = r->endpoint == ENDPOINT_MESSAGES;
-	size_t i;
-	json_t *part;
+	bool		anthropic = r->endpoint == ENDPOINT_MESSAGES;
+	size_t		i;
+	json_t	   *part;
 
 	if (json_is_string(content))
 	{
@@ -66,8 +66,8 @@ content_text(Buf *out, Request *r, const json_t *content, size_t number)
 static bool
 is_miss(const json_t *message)
 {
-	char *dump = json_dumps(message, JSON_ENCODE_ANY);
-	bool miss = dump && strstr(dump, "unfit-answer") != NULL;
+	char	   *dump = json_dumps(message, JSON_ENCODE_ANY);
+	bool		miss = dump && strstr(dump, "unfit-answer") != NULL;
 
 	free(dump);
 	return miss;
@@ -84,12 +84,12 @@ read_messages(Conversation *c, Request *r, const json_t *messages)
 	static const char *const openai_roles[] = {"system", "developer", "user", "assistant", "tool", NULL};
 	static const char *const anthropic_roles[] = {"user", "assistant", NULL};
 	const char *const *roles = r->endpoint == ENDPOINT_MESSAGES ? anthropic_roles : openai_roles;
-	Buf first = {0};
-	Buf text = {0};
-	bool complaint = false;
-	bool ok = true;
-	size_t i;
-	json_t *message;
+	Buf			first = {0};
+	Buf			text = {0};
+	bool		complaint = false;
+	bool		ok = true;
+	size_t		i;
+	json_t	   *message;
 
 	json_array_foreach(messages, i, message)
 	{
@@ -196,7 +196,7 @@ conversation_answer(Answer *a, Request *r, const Conversation *c, const json_t *
 		else
 		{
 			/* into the first string that is a value, if there is one */
-			char *at = strstr(a->text.data, ": \"");
+			char	   *at = strstr(a->text.data, ": \"");
 
 			buf_splice(&a->text, at ? (size_t) (at - a->text.data) + 3 : a->text.len, 0,
 					   SPLICE_MARK, strlen(SPLICE_MARK));

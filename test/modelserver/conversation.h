@@ -8,9 +8,9 @@
 
 typedef struct Conversation
 {
-	Buf user;	/* the text to answer: the last user message that asks something */
-	Buf system; /* all the system texts */
-	int tokens; /* of everything, by the server's estimate */
+	Buf			user;			/* the text to answer: the last user message that asks something */
+	Buf			system;			/* all the system texts */
+	int			tokens;			/* of everything, by the server's estimate */
 } Conversation;
 
 extern bool conversation_read(Conversation *c, Request *r);

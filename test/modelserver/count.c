@@ -17,34 +17,34 @@
 
 typedef struct Entry
 {
-	uint64_t hash;
-	long count; /* 0: free */
-	size_t len;
-	char *key;
-	const char *kind; /* the caller's literal */
+	uint64_t	hash;
+	long		count;			/* 0: free */
+	size_t		len;
+	char	   *key;
+	const char *kind;			/* the caller's literal */
 } Entry;
 
 typedef struct Seen
 {
-	char method[16];
-	Buf path;
-	Buf headers; /* name, value, name, value, each NUL-terminated */
-	Buf body;
-	size_t body_len; /* as received */
-	bool is_json;
+	char		method[16];
+	Buf			path;
+	Buf			headers;		/* name, value, name, value, each NUL-terminated */
+	Buf			body;
+	size_t		body_len;		/* as received */
+	bool		is_json;
 } Seen;
 
 static struct
 {
-	long requests;
-	long answered;
-	long in_flight;
-	long max_in_flight;
-	long keys;	   /* distinct Idempotency-Keys */
-	long repeated; /* requests whose key had been seen */
-	long no_key;
-	long by_model[MODEL_COUNT];
-	long by_status[1000];
+	long		requests;
+	long		answered;
+	long		in_flight;
+	long		max_in_flight;
+	long		keys;			/* distinct Idempotency-Keys */
+	long		repeated;		/* requests whose key had been seen */
+	long		no_key;
+	long		by_model[MODEL_COUNT];
+	long		by_status[1000];
 } total;
 
 static long connections,
@@ -70,7 +70,7 @@ count_connection(bool opened)
 static Entry *
 table_find(const char *kind, const char *key, size_t len, uint64_t hash)
 {
-	size_t at = hash & (table_size - 1);
+	size_t		at = hash & (table_size - 1);
 
 	while (table[at].count != 0 &&
 		   !(table[at].hash == hash && table[at].len == len && table[at].kind[0] == kind[0] &&
@@ -82,8 +82,8 @@ table_find(const char *kind, const char *key, size_t len, uint64_t hash)
 static void
 table_grow(void)
 {
-	Entry *old = table;
-	size_t old_size = table_size;
+	Entry	   *old = table;
+	size_t		old_size = table_size;
 
 	table_size = old_size ? old_size * 2 : 4096;
 	table = mem_alloc(sizeof(Entry) * table_size);
@@ -100,8 +100,8 @@ table_grow(void)
 long
 count_key(const char *kind, const char *key, size_t len)
 {
-	uint64_t hash = hash_bytes(key, len, (uint64_t) kind[0]);
-	Entry *e;
+	uint64_t	hash = hash_bytes(key, len, (uint64_t) kind[0]);
+	Entry	   *e;
 
 	if (table_used * 2 >= table_size)
 		table_grow();
@@ -120,7 +120,7 @@ count_key(const char *kind, const char *key, size_t len)
 static enum MHD_Result
 keep_header(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
 {
-	Buf *headers = cls;
+	Buf		   *headers = cls;
 
 	(void) kind;
 	buf_append(headers, name, strlen(name) + 1);
@@ -132,7 +132,7 @@ keep_header(void *cls, enum MHD_ValueKind kind, const char *name, const char *va
 void
 count_start(Request *r, const char *method, const char *url)
 {
-	Seen *seen = &ring[ring_next++ % RING];
+	Seen	   *seen = &ring[ring_next++ % RING];
 
 	r->counted = true;
 	total.requests++;
@@ -185,11 +185,11 @@ count_end(const Request *r, bool answered)
 static void
 put_text(Buf *out, const char *s, size_t len)
 {
-	json_t *text = json_stringn(s, len);
+	json_t	   *text = json_stringn(s, len);
 
-	if (text == NULL) /* not UTF-8 */
+	if (text == NULL)			/* not UTF-8 */
 	{
-		char *copy = mem_copy(s, len);
+		char	   *copy = mem_copy(s, len);
 
 		for (size_t i = 0; i < len; i++)
 			if ((unsigned char) copy[i] >= 0x80)
@@ -210,8 +210,8 @@ count_stats(Buf *out, const char *key)
 
 	if (key)
 	{
-		size_t len = strlen(key);
-		long n = table ? table_find("key", key, len, hash_bytes(key, len, 'k'))->count : 0;
+		size_t		len = strlen(key);
+		long		n = table ? table_find("key", key, len, hash_bytes(key, len, 'k'))->count : 0;
 
 		buf_printf(out, "{\"count\": %ld}\n", n);
 		return;
@@ -271,7 +271,7 @@ put_seen(Buf *out, const Seen *seen)
 	while (p < end)
 	{
 		const char *value = p + strlen(p) + 1;
-		char *name = mem_copy(p, strlen(p));
+		char	   *name = mem_copy(p, strlen(p));
 
 		for (char *c = name; *c; c++)
 			if (*c >= 'A' && *c <= 'Z')
@@ -299,7 +299,7 @@ put_seen(Buf *out, const Seen *seen)
 void
 count_last(Buf *out, int n)
 {
-	long have = ring_next < RING ? ring_next : RING;
+	long		have = ring_next < RING ? ring_next : RING;
 
 	if (n == 0 && have == 0)
 		buf_puts(out, "null");
@@ -322,7 +322,7 @@ count_last(Buf *out, int n)
 void
 count_reset(void)
 {
-	long in_flight = total.in_flight;
+	long		in_flight = total.in_flight;
 
 	memset(&total, 0, sizeof(total));
 	total.in_flight = total.max_in_flight = in_flight;

@@ -22,9 +22,9 @@ add_feature(float *out, int dimensions, uint64_t hash, float weight)
 void
 text_embed(const char *s, size_t len, int dimensions, float *out)
 {
-	Text t;
-	uint64_t last = 0;
-	double sum = 0;
+	Text		t;
+	uint64_t	last = 0;
+	double		sum = 0;
 
 	memset(out, 0, sizeof(float) * (size_t) dimensions);
 	text_parse(&t, s, len);
@@ -40,7 +40,7 @@ text_embed(const char *s, size_t len, int dimensions, float *out)
 		last = w->stem;
 		for (size_t k = 0; k + 3 <= w->len && k < 32; k++)
 		{
-			char piece[3];
+			char		piece[3];
 
 			for (int c = 0; c < 3; c++)
 				piece[c] = (char) tolower((unsigned char) s[w->off + k + (size_t) c]);
@@ -53,7 +53,7 @@ text_embed(const char *s, size_t len, int dimensions, float *out)
 
 	for (int i = 0; i < dimensions; i++)
 		sum += (double) out[i] * out[i];
-	if (sum <= 0) /* features cancelled each other out */
+	if (sum <= 0)				/* features cancelled each other out */
 	{
 		out[0] = 1;
 		return;

@@ -19,7 +19,7 @@
 typedef struct Choice
 {
 	const char *name;
-	int value;
+	int			value;
 } Choice;
 
 static const Choice resets[] = {{"head", RESET_HEAD}, {"mid", RESET_MID}, {NULL, 0}};
@@ -37,14 +37,14 @@ bad_value(const char *key, const char *value, const char *wanted, Buf *error)
 static bool
 set_number(const char *key, const char *value, long min, long max, long *to, Buf *error)
 {
-	char *end;
-	long n;
+	char	   *end;
+	long		n;
 
 	errno = 0;
 	n = strtol(value, &end, 10);
 	if (end == value || *end != '\0' || errno != 0 || n < min || n > max)
 	{
-		char wanted[80];
+		char		wanted[80];
 
 		snprintf(wanted, sizeof(wanted), "it takes a number from %ld to %ld", min, max);
 		return bad_value(key, value, wanted, error);
@@ -56,7 +56,7 @@ set_number(const char *key, const char *value, long min, long max, long *to, Buf
 static bool
 set_choice(const char *key, const char *value, const Choice *choices, int *to, Buf *error)
 {
-	Buf wanted = {0};
+	Buf			wanted = {0};
 
 	for (const Choice *c = choices; c->name; c++)
 		if (strcmp(c->name, value) == 0)
@@ -87,9 +87,9 @@ set_text(const char *key, const char *value, char *to, size_t size, Buf *error)
 static bool
 fault_set(Fault *f, const char *key, const char *value, Buf *error)
 {
-	long n = 0;
-	int c = 0;
-	bool ok;
+	long		n = 0;
+	int			c = 0;
+	bool		ok;
 
 #define KEY(name) (strcmp(key, name) == 0)
 	if (KEY("status"))
@@ -148,7 +148,7 @@ hex_digit(char c)
 static void
 url_decode(char *s)
 {
-	char *to = s;
+	char	   *to = s;
 
 	for (; *s; s++)
 	{
@@ -170,14 +170,14 @@ url_decode(char *s)
 bool
 fault_parse(Fault *f, const char *text, size_t len, Buf *error)
 {
-	char *copy = mem_copy(text, len);
-	char *rest = copy;
-	char *pair;
-	bool ok = true;
+	char	   *copy = mem_copy(text, len);
+	char	   *rest = copy;
+	char	   *pair;
+	bool		ok = true;
 
 	while (ok && (pair = strsep(&rest, "&")) != NULL)
 	{
-		char *value = strchr(pair, '=');
+		char	   *value = strchr(pair, '=');
 
 		if (*pair == '\0')
 			continue;
@@ -197,7 +197,7 @@ bool
 fault_parse_json(Fault *f, const json_t *value, Buf *error)
 {
 	const char *key;
-	json_t *v;
+	json_t	   *v;
 
 	if (json_is_string(value))
 		return fault_parse(f, json_string_value(value), json_string_length(value), error);
@@ -208,7 +208,7 @@ fault_parse_json(Fault *f, const json_t *value, Buf *error)
 	}
 	json_object_foreach((json_t *) value, key, v)
 	{
-		char number[32];
+		char		number[32];
 		const char *text = number;
 
 		if (json_is_string(v))
@@ -233,10 +233,10 @@ fault_parse_json(Fault *f, const json_t *value, Buf *error)
 void
 fault_decide(Request *r)
 {
-	Fault *f = &r->fault;
-	Buf key = {0};
-	long try;
-	bool holds;
+	Fault	   *f = &r->fault;
+	Buf			key = {0};
+	long		try;
+	bool		holds;
 
 	if (!f->active || (f->times < 0 && f->percent < 0))
 		return;
@@ -263,7 +263,7 @@ fault_decide(Request *r)
 static void
 put_deep(Buf *b, size_t at, size_t cut)
 {
-	char *deep = mem_alloc(2 * DEEP);
+	char	   *deep = mem_alloc(2 * DEEP);
 
 	memset(deep, '[', DEEP);
 	memset(deep + DEEP, ']', DEEP);
@@ -275,8 +275,8 @@ put_deep(Buf *b, size_t at, size_t cut)
 static size_t
 whole_string(const Buf *b, size_t mark, size_t *len)
 {
-	size_t from = mark;
-	size_t to = mark;
+	size_t		from = mark;
+	size_t		to = mark;
 
 	while (from > 0 && !(b->data[from] == '"' && (from < 1 || b->data[from - 1] != '\\')))
 		from--;
@@ -291,8 +291,8 @@ static void
 break_at_mark(Reply *reply, const Fault *f, size_t at)
 {
 	const size_t mark = strlen(SPLICE_MARK);
-	size_t len;
-	size_t from;
+	size_t		len;
+	size_t		from;
 
 	switch (f->broken)
 	{
@@ -331,9 +331,9 @@ fault_break(Request *r)
 {
 	static const char html[] = "<html><head><title>502 Bad Gateway</title></head>\n"
 							   "<body><h1>502 Bad Gateway</h1></body></html>\n";
-	Reply *reply = &r->reply;
+	Reply	   *reply = &r->reply;
 	const Fault *f = &r->fault;
-	char *mark;
+	char	   *mark;
 
 	if (!f->active)
 		return;

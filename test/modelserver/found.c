@@ -13,7 +13,7 @@
 static Found *
 add_found(FoundList *list, FoundKind kind, size_t off, size_t len)
 {
-	Found *f;
+	Found	   *f;
 
 	if (list->n == list->room)
 	{
@@ -33,12 +33,12 @@ add_found(FoundList *list, FoundKind kind, size_t off, size_t len)
 static int
 word_at(const Text *t, size_t off)
 {
-	int lo = 0;
-	int hi = t->nwords;
+	int			lo = 0;
+	int			hi = t->nwords;
 
 	while (lo < hi)
 	{
-		int mid = (lo + hi) / 2;
+		int			mid = (lo + hi) / 2;
 
 		if (t->words[mid].off + t->words[mid].len <= off)
 			lo = mid + 1;
@@ -66,7 +66,7 @@ static bool
 is_date(int y, int m, int d)
 {
 	static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-	bool leap = (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
+	bool		leap = (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
 
 	return y >= 1000 && y <= 9999 && m >= 1 && m <= 12 && d >= 1 && d <= days[m - 1] + (m == 2 && leap);
 }
@@ -75,7 +75,7 @@ is_date(int y, int m, int d)
 static int
 digits(const char *p, const char *end, int max, int *n)
 {
-	int len = 0;
+	int			len = 0;
 
 	*n = 0;
 	while (p + len < end && len < max && isdigit((unsigned char) p[len]))
@@ -87,13 +87,13 @@ digits(const char *p, const char *end, int max, int *n)
 static size_t
 numeric_date(const char *p, const char *end, int *y, int *m, int *d)
 {
-	int a,
+	int			a,
 		b,
 		c;
-	int la = digits(p, end, 4, &a);
-	int lb;
-	int lc;
-	char sep;
+	int			la = digits(p, end, 4, &a);
+	int			lb;
+	int			lc;
+	char		sep;
 
 	if (la == 0 || la == 3 || p + la >= end || !strchr("-/.", p[la]))
 		return 0;
@@ -117,10 +117,10 @@ numeric_date(const char *p, const char *end, int *y, int *m, int *d)
 static int
 written_date(const Text *t, int w, int *y, int *m, int *d)
 {
-	int at[3];
-	int n = 0;
-	int month = 0;
-	int month_at = -1;
+	int			at[3];
+	int			n = 0;
+	int			month = 0;
+	int			month_at = -1;
 
 	for (int i = w; i < t->nwords && i < w + 4 && n < 3; i++)
 	{
@@ -152,7 +152,7 @@ is_covered(const FoundList *list, size_t off)
 static void
 scan_dates(FoundList *list, const Text *t)
 {
-	int y,
+	int			y,
 		m,
 		d;
 
@@ -160,8 +160,8 @@ scan_dates(FoundList *list, const Text *t)
 	{
 		const Word *word = &t->words[w];
 		const char *p = t->s + word->off;
-		size_t len = word->digit ? numeric_date(p, t->s + t->len, &y, &m, &d) : 0;
-		int n = len == 0 ? written_date(t, w, &y, &m, &d) : 0;
+		size_t		len = word->digit ? numeric_date(p, t->s + t->len, &y, &m, &d) : 0;
+		int			n = len == 0 ? written_date(t, w, &y, &m, &d) : 0;
 
 		if (n > 0)
 			len = t->words[w + n - 1].off + t->words[w + n - 1].len - word->off;
@@ -179,9 +179,9 @@ scan_times(FoundList *list, const Text *t)
 	for (int w = 0; w < t->nwords; w++)
 	{
 		const char *p = t->s + t->words[w].off;
-		int h,
+		int			h,
 			m;
-		int lh = t->words[w].digit ? digits(p, end, 2, &h) : 0;
+		int			lh = t->words[w].digit ? digits(p, end, 2, &h) : 0;
 
 		if (lh > 0 && p + lh + 2 < end + 0 && p[lh] == ':' && digits(p + lh + 1, end, 2, &m) == 2 && h < 24 && m < 60)
 			snprintf(add_found(list, FOUND_TIME, t->words[w].off, (size_t) lh + 3)->iso, 24, "%02d:%02d:00", h, m);
@@ -194,10 +194,10 @@ scan_addresses(FoundList *list, const Text *t)
 {
 	for (size_t i = 0; i < t->len;)
 	{
-		size_t from = i;
+		size_t		from = i;
 		const char *p = t->s + i;
 		const char *at;
-		size_t len;
+		size_t		len;
 
 		while (i < t->len && !isspace((unsigned char) t->s[i]) && !strchr("<>()\",;", t->s[i]))
 			i++;
@@ -233,7 +233,7 @@ scan_currencies(FoundList *list, const Text *t)
 			continue;
 		for (size_t k = 0; k < sizeof(marks) / sizeof(marks[0]); k++)
 		{
-			size_t len = strlen(marks[k].mark);
+			size_t		len = strlen(marks[k].mark);
 
 			if (i + len <= t->len && memcmp(t->s + i, marks[k].mark, len) == 0)
 			{
@@ -248,17 +248,17 @@ scan_currencies(FoundList *list, const Text *t)
 static size_t
 number_at(const Text *t, size_t i, double *value, bool *whole)
 {
-	char plain[64];
-	size_t n = 0;
-	size_t k = i;
+	char		plain[64];
+	size_t		n = 0;
+	size_t		k = i;
 
 	*whole = true;
 	if (t->s[k] == '-')
 		plain[n++] = t->s[k++];
 	while (k < t->len && n < sizeof(plain) - 1)
 	{
-		bool digit = isdigit((unsigned char) t->s[k]);
-		bool more = k + 1 < t->len && isdigit((unsigned char) t->s[k + 1]);
+		bool		digit = isdigit((unsigned char) t->s[k]);
+		bool		more = k + 1 < t->len && isdigit((unsigned char) t->s[k + 1]);
 
 		if (t->s[k] == ',' && k + 3 < t->len && more && isdigit((unsigned char) t->s[k + 2]) &&
 			isdigit((unsigned char) t->s[k + 3]) && *whole)
@@ -294,12 +294,12 @@ scan_numbers(FoundList *list, const Text *t)
 {
 	for (size_t i = 0; i < t->len; i++)
 	{
-		char before = i > 0 ? t->s[i - 1] : ' ';
-		bool minus = t->s[i] == '-' && i + 1 < t->len && isdigit((unsigned char) t->s[i + 1]) && isspace((unsigned char) before);
-		double value;
-		bool whole;
-		size_t len;
-		Found *f;
+		char		before = i > 0 ? t->s[i - 1] : ' ';
+		bool		minus = t->s[i] == '-' && i + 1 < t->len && isdigit((unsigned char) t->s[i + 1]) && isspace((unsigned char) before);
+		double		value;
+		bool		whole;
+		size_t		len;
+		Found	   *f;
 
 		if (!isdigit((unsigned char) t->s[i]) && !minus)
 			continue;
@@ -312,7 +312,7 @@ scan_numbers(FoundList *list, const Text *t)
 		}
 		if (isfinite(value))
 		{
-			bool money = money_beside(list, t->len, i, i + len);
+			bool		money = money_beside(list, t->len, i, i + len);
 
 			f = add_found(list, FOUND_NUMBER, i, len);
 			f->number = value;
@@ -329,9 +329,9 @@ scan_codes(FoundList *list, const Text *t)
 {
 	for (size_t i = 0; i < t->len;)
 	{
-		size_t from = i;
-		bool digit = false;
-		bool letter = false;
+		size_t		from = i;
+		bool		digit = false;
+		bool		letter = false;
 
 		while (i < t->len && (isalnum((unsigned char) t->s[i]) || (strchr("-_/", t->s[i]) && t->s[i] && i > from)))
 		{
@@ -351,9 +351,9 @@ scan_names(FoundList *list, const Text *t)
 {
 	for (int w = 0; w < t->nwords;)
 	{
-		int first = w;
+		int			first = w;
 		const Word *last;
-		size_t end;
+		size_t		end;
 
 		while (w < t->nwords && w < first + 6 && t->words[w].capital && !(t->words[w].stop && t->words[w].len > 1) &&
 			   t->words[w].sentence == t->words[first].sentence &&

@@ -23,7 +23,7 @@ static Request *free_requests;
 static Request *
 request_new(struct MHD_Connection *connection)
 {
-	Request *r = free_requests;
+	Request    *r = free_requests;
 
 	if (r)
 		free_requests = r->next_free;
@@ -39,8 +39,8 @@ request_new(struct MHD_Connection *connection)
 static void
 request_free(Request *r)
 {
-	Buf body = r->body;
-	Buf reply = r->reply.body;
+	Buf			body = r->body;
+	Buf			reply = r->reply.body;
 
 	json_decref(r->json);
 	buf_reset(&body);
@@ -68,8 +68,8 @@ reply_id(Buf *out, const char *prefix)
 void
 reply_error(Request *r, int status, const char *code, const char *fmt, ...)
 {
-	char message[1024];
-	va_list args;
+	char		message[1024];
+	va_list		args;
 
 	va_start(args, fmt);
 	vsnprintf(message, sizeof(message), fmt, args);
@@ -90,7 +90,7 @@ find_endpoint(const char *url)
 	static const struct
 	{
 		const char *path;
-		Endpoint endpoint;
+		Endpoint	endpoint;
 	} paths[] = {
 		{"/v1/chat/completions", ENDPOINT_CHAT},
 		{"/v1/embeddings", ENDPOINT_EMBEDDINGS},
@@ -152,14 +152,14 @@ parse_model_and_fault(Request *r)
 	const json_t *model = json_object_get(r->json, "model");
 	const json_t *body_fault = json_object_get(r->json, "fault");
 	const char *header_fault = header(r, "X-Fault");
-	Buf error = {0};
-	bool ok = true;
+	Buf			error = {0};
+	bool		ok = true;
 
 	if (json_is_string(model))
 	{
 		const char *name = json_string_value(model);
 		const char *query = strchr(name, '?');
-		size_t len = query ? (size_t) (query - name) : strlen(name);
+		size_t		len = query ? (size_t) (query - name) : strlen(name);
 
 		r->model_name = name;
 		r->model = model_find(name, len, &r->wait_ms);
@@ -217,8 +217,8 @@ answer_by_endpoint(Request *r)
 static void
 decide(Request *r, const char *method, const char *url)
 {
-	Fault *f = &r->fault;
-	bool parsed;
+	Fault	   *f = &r->fault;
+	bool		parsed;
 
 	r->decided = true;
 	r->idempotency_key = header(r, "Idempotency-Key");
@@ -259,7 +259,7 @@ decide(Request *r, const char *method, const char *url)
 static void
 reset_connection(Request *r)
 {
-	int fd = MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+	int			fd = MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
 	struct sockaddr none = {.sa_family = AF_UNSPEC};
 
 	connect(fd, &none, sizeof(none));
@@ -273,7 +273,7 @@ copy_padded(const Reply *reply, size_t from, char *to, size_t n)
 
 	while (n > 0)
 	{
-		size_t some;
+		size_t		some;
 
 		if (from < reply->pad_at)
 		{
@@ -303,7 +303,7 @@ static size_t
 next_piece(const Request *r, size_t total, size_t max)
 {
 	const Reply *reply = &r->reply;
-	size_t n = total - r->sent;
+	size_t		n = total - r->sent;
 
 	if (r->fault.reset == RESET_MID && n > total / 2 - r->sent)
 		n = total / 2 - r->sent;
@@ -323,11 +323,11 @@ next_piece(const Request *r, size_t total, size_t max)
 static ssize_t
 send_piece(void *cls, uint64_t pos, char *to, size_t max)
 {
-	Request *r = cls;
-	size_t total = r->reply.body.len + r->reply.pad_len;
-	long pause = r->fault.drip > 0 ? DRIP_MS : r->reply.stream ? r->fault.pace_ms
-															   : 0;
-	size_t n;
+	Request    *r = cls;
+	size_t		total = r->reply.body.len + r->reply.pad_len;
+	long		pause = r->fault.drip > 0 ? DRIP_MS : r->reply.stream ? r->fault.pace_ms :
+																 0;
+	size_t		n;
 
 	(void) pos;
 	if (r->gone || (r->fault.reset == RESET_MID && r->sent >= total / 2))
@@ -359,9 +359,9 @@ send_piece(void *cls, uint64_t pos, char *to, size_t max)
 static enum MHD_Result
 send_reply(Request *r)
 {
-	Reply *reply = &r->reply;
-	Fault *f = &r->fault;
-	size_t total = reply->body.len + reply->pad_len;
+	Reply	   *reply = &r->reply;
+	Fault	   *f = &r->fault;
+	size_t		total = reply->body.len + reply->pad_len;
 	struct MHD_Response *response;
 	enum MHD_Result result;
 
@@ -390,7 +390,7 @@ send_reply(Request *r)
 static void
 answer_about_server(Request *r, const char *method, const char *url)
 {
-	Buf *out = &r->reply.body;
+	Buf		   *out = &r->reply.body;
 	const char *n = argument(r, "n");
 
 	r->reply.status = 200;
@@ -430,7 +430,7 @@ static enum MHD_Result
 on_request(void *cls, struct MHD_Connection *connection, const char *url, const char *method,
 		   const char *version, const char *upload, size_t *upload_len, void **con_cls)
 {
-	Request *r = *con_cls;
+	Request    *r = *con_cls;
 
 	(void) cls;
 	(void) version;
@@ -480,7 +480,7 @@ on_request(void *cls, struct MHD_Connection *connection, const char *url, const 
 static void
 on_completed(void *cls, struct MHD_Connection *connection, void **con_cls, enum MHD_RequestTerminationCode code)
 {
-	Request *r = *con_cls;
+	Request    *r = *con_cls;
 
 	(void) cls;
 	(void) connection;
@@ -541,7 +541,7 @@ http_stop(struct MHD_Daemon *daemon)
 	MHD_stop_daemon(daemon);
 	while (free_requests)
 	{
-		Request *r = free_requests;
+		Request    *r = free_requests;
 
 		free_requests = r->next_free;
 		buf_free(&r->body);

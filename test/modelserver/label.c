@@ -29,7 +29,7 @@ static json_t *fill(Filler *f, const json_t *schema, const char *name, Scope sco
 static double
 likeness(const char *a, size_t la, const char *b, size_t lb)
 {
-	int same = 0;
+	int			same = 0;
 
 	if (la < 3 || lb < 3 || la > 40 || lb > 40)
 		return 0;
@@ -47,16 +47,16 @@ likeness(const char *a, size_t la, const char *b, size_t lb)
 static double
 label_score(const Filler *f, const char *label, Scope scope)
 {
-	Terms terms = {.name = label};
-	double score = 0;
+	Terms		terms = {.name = label};
+	double		score = 0;
 
 	schema_add_terms(&terms, label);
 	terms.own = terms.n;
 	for (int w = scope.lo; w < scope.hi; w++)
 	{
 		const Word *word = &f->text.words[w];
-		double weight = value_term_weight(&terms, word);
-		double like = weight == 0 && !word->stop ? likeness(label, strlen(label), f->s + word->off, word->len) : 0;
+		double		weight = value_term_weight(&terms, word);
+		double		like = weight == 0 && !word->stop ? likeness(label, strlen(label), f->s + word->off, word->len) : 0;
 
 		score += weight >= 1 ? 3 : weight > 0 ? 1
 							   : like > 0.5	  ? like
@@ -69,8 +69,8 @@ label_score(const Filler *f, const char *label, Scope scope)
 static bool
 has_item(const json_t *array, const json_t *value)
 {
-	size_t i;
-	json_t *item;
+	size_t		i;
+	json_t	   *item;
 
 	json_array_foreach(array, i, item) if (json_equal(item, value)) return true;
 	return false;
@@ -81,13 +81,13 @@ fill_enum(Filler *f, const json_t *choices, Scope scope, bool *found)
 {
 	static const char *const others[] = {"other", "unknown", "none", "neutral", "general", NULL};
 	const json_t *best = NULL;
-	double best_score = 0;
-	size_t i;
-	json_t *choice;
+	double		best_score = 0;
+	size_t		i;
+	json_t	   *choice;
 
 	json_array_foreach(choices, i, choice)
 	{
-		double score = 0;
+		double		score = 0;
 
 		if (json_is_string(choice))
 			score = label_score(f, json_string_value(choice), scope);
@@ -126,12 +126,12 @@ append_item(json_t *array, json_t *value, bool unique)
 static int
 segment_end(const Filler *f, Scope scope, int w, bool lines)
 {
-	int end = w + 1;
+	int			end = w + 1;
 
 	while (end < scope.hi)
 	{
-		size_t gap = f->text.words[end - 1].off + f->text.words[end - 1].len;
-		bool line = memchr(f->s + gap, '\n', f->text.words[end].off - gap) != NULL;
+		size_t		gap = f->text.words[end - 1].off + f->text.words[end - 1].len;
+		bool		line = memchr(f->s + gap, '\n', f->text.words[end].off - gap) != NULL;
 
 		if (lines ? line : f->text.words[end].sentence != f->text.words[w].sentence)
 			break;
@@ -144,15 +144,15 @@ segment_end(const Filler *f, Scope scope, int w, bool lines)
 static void
 fill_segments(Filler *f, json_t *array, const json_t *items, const char *name, Scope scope, size_t max, bool unique)
 {
-	size_t len;
+	size_t		len;
 	const char *s = value_scope_text(f, scope, &len);
-	bool lines = memchr(s, '\n', len) != NULL;
+	bool		lines = memchr(s, '\n', len) != NULL;
 
 	for (int w = scope.lo; w < scope.hi && json_array_size(array) < max;)
 	{
-		Scope part = {w, segment_end(f, scope, w, lines)};
-		bool found = false;
-		json_t *item = fill(f, items, name, part, &found);
+		Scope		part = {w, segment_end(f, scope, w, lines)};
+		bool		found = false;
+		json_t	   *item = fill(f, items, name, part, &found);
 
 		append_item(array, found ? item : NULL, unique);
 		if (!found)
@@ -165,19 +165,19 @@ fill_segments(Filler *f, json_t *array, const json_t *items, const char *name, S
 static void
 fill_phrases(Filler *f, json_t *array, const json_t *items, Scope scope, size_t max, bool unique)
 {
-	size_t len;
+	size_t		len;
 	const char *s = value_scope_text(f, scope, &len);
-	Prompt p = {.instruction = "", .text = s, .text_len = len};
-	Buf list = {0};
-	char *rest;
-	char *line;
+	Prompt		p = {.instruction = "", .text = s, .text_len = len};
+	Buf			list = {0};
+	char	   *rest;
+	char	   *line;
 
 	text_keywords(&list, &p);
 	buf_append(&list, "", 0);
 	rest = list.data;
 	while ((line = strsep(&rest, "\n")) != NULL && json_array_size(array) < max && json_array_size(array) < 5)
 	{
-		Buf one = {0};
+		Buf			one = {0};
 
 		if (strlen(line) < 3)
 			continue;
@@ -193,9 +193,9 @@ static void
 fill_items(Filler *f, json_t *array, const json_t *items, const char *name, Scope scope, size_t max, bool unique)
 {
 	const json_t *choices = json_object_get(items, "enum");
-	Terms terms = schema_terms(items, name);
-	size_t i;
-	json_t *choice;
+	Terms		terms = schema_terms(items, name);
+	size_t		i;
+	json_t	   *choice;
 
 	if (json_is_array(choices))
 	{
@@ -212,7 +212,7 @@ fill_items(Filler *f, json_t *array, const json_t *items, const char *name, Scop
 		fill_segments(f, array, items, name, scope, max, unique);
 	else if (strcmp(schema_type(items), "integer") == 0 || strcmp(schema_type(items), "number") == 0)
 	{
-		bool whole = strcmp(schema_type(items), "integer") == 0;
+		bool		whole = strcmp(schema_type(items), "integer") == 0;
 
 		for (int k = 0; k < f->found.n && json_array_size(array) < max; k++)
 		{
@@ -225,7 +225,7 @@ fill_items(Filler *f, json_t *array, const json_t *items, const char *name, Scop
 	}
 	else if (max > 0)
 	{
-		bool found = false;
+		bool		found = false;
 
 		append_item(array, fill(f, items, name, scope, &found), unique);
 	}
@@ -236,7 +236,7 @@ static json_t *
 another_value(const json_t *items, json_t *value, size_t n)
 {
 	const json_t *choice = json_array_get(json_object_get(items, "enum"), n);
-	Buf text = {0};
+	Buf			text = {0};
 
 	if (choice)
 	{
@@ -249,7 +249,7 @@ another_value(const json_t *items, json_t *value, size_t n)
 		json_real_set(value, json_real_value(value) + (double) n);
 	else if (json_is_boolean(value))
 	{
-		bool was = json_is_true(value);
+		bool		was = json_is_true(value);
 
 		json_decref(value);
 		return json_boolean(!was);
@@ -268,16 +268,16 @@ fill_array(Filler *f, const json_t *schema, const char *name, Scope scope, bool 
 {
 	const json_t *items = schema_resolve(f, json_object_get(schema, "items"));
 	const json_t *fixed = json_object_get(schema, "prefixItems");
-	double max = schema_limit(schema, "maxItems", MAX_ITEMS);
-	size_t min = (size_t) fmin(schema_limit(schema, "minItems", 0), 1000);
-	bool unique = json_is_true(json_object_get(schema, "uniqueItems"));
-	json_t *array = json_array();
-	size_t i;
-	json_t *one;
+	double		max = schema_limit(schema, "maxItems", MAX_ITEMS);
+	size_t		min = (size_t) fmin(schema_limit(schema, "minItems", 0), 1000);
+	bool		unique = json_is_true(json_object_get(schema, "uniqueItems"));
+	json_t	   *array = json_array();
+	size_t		i;
+	json_t	   *one;
 
 	json_array_foreach(fixed, i, one)
 	{
-		bool some = false;
+		bool		some = false;
 
 		json_array_append_new(array, fill(f, one, name, scope, &some));
 		*found = *found || some;
@@ -289,8 +289,8 @@ fill_array(Filler *f, const json_t *schema, const char *name, Scope scope, bool 
 	*found = *found || json_array_size(array) > 0;
 	for (size_t tries = 0; json_array_size(array) < min && tries < 2 * min + 5; tries++)
 	{
-		bool some = false;
-		json_t *value = fill(f, items, name, scope, &some);
+		bool		some = false;
+		json_t	   *value = fill(f, items, name, scope, &some);
 
 		if (unique && has_item(array, value))
 			value = another_value(items, value, tries);
@@ -302,18 +302,18 @@ fill_array(Filler *f, const json_t *schema, const char *name, Scope scope, bool 
 static json_t *
 fill_object(Filler *f, const json_t *schema, Scope scope, bool *found)
 {
-	json_t *object = json_object();
+	json_t	   *object = json_object();
 	const char *name;
-	json_t *property;
-	size_t i;
-	json_t *one;
-	int asked = 0;
-	int filled = 0;
+	json_t	   *property;
+	size_t		i;
+	json_t	   *one;
+	int			asked = 0;
+	int			filled = 0;
 
 	json_object_foreach(json_object_get(schema, "properties"), name, property)
 	{
-		bool some = false;
-		json_t *value;
+		bool		some = false;
+		json_t	   *value;
 
 		asked++;
 		if (scope.lo >= scope.hi && !schema_requires(schema, name) && !json_object_get(schema, "minProperties"))
@@ -329,7 +329,7 @@ fill_object(Filler *f, const json_t *schema, Scope scope, bool *found)
 	json_array_foreach(json_object_get(schema, "required"), i, one)
 	{
 		const json_t *more = json_object_get(schema, "additionalProperties");
-		bool some = false;
+		bool		some = false;
 
 		if (json_is_string(one) && json_object_get(object, json_string_value(one)) == NULL)
 			json_object_set_new(object, json_string_value(one),
@@ -343,16 +343,16 @@ fill_object(Filler *f, const json_t *schema, Scope scope, bool *found)
 static json_t *
 fill_any(Filler *f, const json_t *schema, const json_t *choices, const char *name, Scope scope, bool *found)
 {
-	json_t *spare = NULL;
-	bool nullable = false;
-	size_t i;
-	json_t *choice;
+	json_t	   *spare = NULL;
+	bool		nullable = false;
+	size_t		i;
+	json_t	   *choice;
 
 	json_array_foreach(choices, i, choice)
 	{
 		const json_t *one = schema_resolve(f, choice);
-		json_t *merged = json_is_object(one) ? json_copy((json_t *) one) : json_object();
-		json_t *value;
+		json_t	   *merged = json_is_object(one) ? json_copy((json_t *) one) : json_object();
+		json_t	   *value;
 
 		schema_merge(merged, schema);
 		json_object_del(merged, "anyOf");
@@ -388,7 +388,7 @@ static json_t *
 fill_type(Filler *f, const json_t *schema, const char *name, Scope scope, bool *found)
 {
 	const char *type = schema_type(schema);
-	Terms terms = schema_terms(schema, name);
+	Terms		terms = schema_terms(schema, name);
 
 	if (strcmp(type, "object") == 0)
 		return fill_object(f, schema, scope, found);
@@ -410,7 +410,7 @@ fill_type(Filler *f, const json_t *schema, const char *name, Scope scope, bool *
 static json_t *
 fill(Filler *f, const json_t *schema, const char *name, Scope scope, bool *found)
 {
-	json_t *value;
+	json_t	   *value;
 	const json_t *fixed;
 
 	*found = false;
@@ -446,10 +446,10 @@ fill(Filler *f, const json_t *schema, const char *name, Scope scope, bool *found
 json_t *
 label_fill(const json_t *schema, const char *text, size_t len)
 {
-	Filler f = {.root = schema, .s = text, .made = json_array()};
-	Scope all = {0, 0};
-	bool found;
-	json_t *value;
+	Filler		f = {.root = schema, .s = text, .made = json_array()};
+	Scope		all = {0, 0};
+	bool		found;
+	json_t	   *value;
 
 	while (len > MAX_TEXT)
 	{
@@ -475,9 +475,9 @@ label_fill(const json_t *schema, const char *text, size_t len)
 json_t *
 label_miss(const json_t *right)
 {
-	json_t *miss = json_object();
+	json_t	   *miss = json_object();
 	const char *key;
-	json_t *value;
+	json_t	   *value;
 
 	json_object_foreach((json_t *) right, key, value)
 	{

@@ -24,23 +24,23 @@ typedef enum FoundKind
 /* Something in the text that could be a field's value. */
 typedef struct Found
 {
-	FoundKind kind;
-	size_t off;
-	size_t len;
-	int word; /* the word it stands at */
-	double number;
-	bool whole; /* a number without a fraction */
-	bool money; /* a number beside a currency */
-	bool used;
-	char iso[24]; /* a date, time or currency in its standard form */
+	FoundKind	kind;
+	size_t		off;
+	size_t		len;
+	int			word;			/* the word it stands at */
+	double		number;
+	bool		whole;			/* a number without a fraction */
+	bool		money;			/* a number beside a currency */
+	bool		used;
+	char		iso[24];		/* a date, time or currency in its standard form */
 } Found;
 
 typedef struct FoundList
 {
-	Found *items;
-	int n;
-	int room;
-	unsigned char *map; /* for each byte of the text: 0, or 1 + the kind found there */
+	Found	   *items;
+	int			n;
+	int			room;
+	unsigned char *map;			/* for each byte of the text: 0, or 1 + the kind found there */
 } FoundList;
 
 #define MAX_TERMS 24
@@ -49,32 +49,32 @@ typedef struct Filler
 {
 	const json_t *root;
 	const char *s;
-	Text text;
-	FoundList found;
-	json_t *made; /* schemas merged on the way, freed at the end */
-	Buf summary;  /* of the scope below; asked for by many fields */
-	int summary_lo;
-	int summary_hi;
-	int depth;
-	int nodes;
-	long work; /* words looked at, about */
+	Text		text;
+	FoundList	found;
+	json_t	   *made;			/* schemas merged on the way, freed at the end */
+	Buf			summary;		/* of the scope below; asked for by many fields */
+	int			summary_lo;
+	int			summary_hi;
+	int			depth;
+	int			nodes;
+	long		work;			/* words looked at, about */
 } Filler;
 
 /* The part of the text that a value may come from. */
 typedef struct Scope
 {
-	int lo; /* words lo … hi - 1 */
-	int hi;
+	int			lo;				/* words lo … hi - 1 */
+	int			hi;
 } Scope;
 
 /* What a field is called: the words to look for. */
 typedef struct Terms
 {
 	const char *name;
-	uint64_t stems[MAX_TERMS];
-	int kin[MAX_TERMS]; /* their places in the table of kin.c */
-	int own;			/* so many come from the name, the rest from the description */
-	int n;
+	uint64_t	stems[MAX_TERMS];
+	int			kin[MAX_TERMS]; /* their places in the table of kin.c */
+	int			own;			/* so many come from the name, the rest from the description */
+	int			n;
 } Terms;
 
 /* Is the field called one of these? */

@@ -25,16 +25,16 @@
 #include <time.h>
 #include <unistd.h>
 
-static int outer = -1;
-static int timer = -1;
-static int64_t timer_set; /* what the timer is armed for; 0: nothing */
+static int	outer = -1;
+static int	timer = -1;
+static int64_t timer_set;		/* what the timer is armed for; 0: nothing */
 
-static Request **heap; /* by due_us, smallest first */
-static int heap_len;
-static int heap_size;
-static Request **forever; /* parked without a time */
-static int nforever;
-static int forever_size;
+static Request **heap;			/* by due_us, smallest first */
+static int	heap_len;
+static int	heap_size;
+static Request **forever;		/* parked without a time */
+static int	nforever;
+static int	forever_size;
 
 /* Monotonic time in microseconds. */
 int64_t
@@ -56,7 +56,7 @@ heap_put(int at, Request *r)
 static void
 heap_up(int at)
 {
-	Request *r = heap[at];
+	Request    *r = heap[at];
 
 	while (at > 0 && heap[(at - 1) / 2]->due_us > r->due_us)
 	{
@@ -69,11 +69,11 @@ heap_up(int at)
 static void
 heap_down(int at)
 {
-	Request *r = heap[at];
+	Request    *r = heap[at];
 
 	for (;;)
 	{
-		int child = at * 2 + 1;
+		int			child = at * 2 + 1;
 
 		if (child + 1 < heap_len && heap[child + 1]->due_us < heap[child]->due_us)
 			child++;
@@ -88,7 +88,7 @@ heap_down(int at)
 static void
 heap_remove(Request *r)
 {
-	int at = r->heap_at;
+	int			at = r->heap_at;
 
 	r->heap_at = -1;
 	heap_len--;
@@ -115,7 +115,7 @@ void
 loop_park(Request *r, long ms)
 {
 	struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = r};
-	int64_t tick = 500 + heap_len / 4;
+	int64_t		tick = 500 + heap_len / 4;
 
 	r->parked = true;
 	if (ms < 0)
@@ -167,7 +167,7 @@ static void
 arm_timer(void)
 {
 	struct itimerspec spec = {0};
-	int64_t due = heap_len > 0 ? heap[0]->due_us : 0;
+	int64_t		due = heap_len > 0 ? heap[0]->due_us : 0;
 
 	if (due == timer_set)
 		return;
@@ -181,8 +181,8 @@ arm_timer(void)
 static void
 wake_due(void)
 {
-	uint64_t fired;
-	int64_t now = loop_now_us();
+	uint64_t	fired;
+	int64_t		now = loop_now_us();
 
 	if (read(timer, &fired, sizeof(fired)) == sizeof(fired))
 		timer_set = 0;
@@ -206,8 +206,8 @@ watch(int fd, void *tag)
 static bool
 stdin_closed(void)
 {
-	char waste[256];
-	ssize_t n = read(STDIN_FILENO, waste, sizeof(waste));
+	char		waste[256];
+	ssize_t		n = read(STDIN_FILENO, waste, sizeof(waste));
 
 	return n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN);
 }
@@ -224,8 +224,8 @@ loop_run(struct MHD_Daemon *daemon)
 		tag_signal,
 		tag_stdin;
 	struct epoll_event events[256];
-	sigset_t signals;
-	bool stop = false;
+	sigset_t	signals;
+	bool		stop = false;
 
 	outer = epoll_create1(EPOLL_CLOEXEC);
 	timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
@@ -241,9 +241,9 @@ loop_run(struct MHD_Daemon *daemon)
 	while (!stop)
 	{
 		MHD_UNSIGNED_LONG_LONG ms;
-		bool due = false;
-		int timeout = -1;
-		int n;
+		bool		due = false;
+		int			timeout = -1;
+		int			n;
 
 		arm_timer();
 		if (MHD_get_timeout(daemon, &ms) == MHD_YES)
@@ -251,7 +251,7 @@ loop_run(struct MHD_Daemon *daemon)
 		n = epoll_wait(outer, events, 256, timeout);
 		for (int i = 0; i < n; i++)
 		{
-			void *tag = events[i].data.ptr;
+			void	   *tag = events[i].data.ptr;
 
 			if (tag == &tag_http)
 				continue;

@@ -20,7 +20,7 @@
 
 #define SPARE_FILES 64
 
-Options options = {.max_connections = 20000};
+Options		options = {.max_connections = 20000};
 
 static void
 die(const char *what)
@@ -40,8 +40,8 @@ usage(FILE *to)
 static int
 parse_number(const char *s, int min, int max)
 {
-	char *end;
-	long n = strtol(s, &end, 10);
+	char	   *end;
+	long		n = strtol(s, &end, 10);
 
 	if (*s == '\0' || *end != '\0' || n < min || n > max)
 	{
@@ -63,7 +63,7 @@ parse_options(int argc, char **argv)
 		{"exit-with-stdin", no_argument, NULL, 'x'},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0}};
-	int c;
+	int			c;
 
 	while ((c = getopt_long(argc, argv, "", names, NULL)) != -1)
 	{
@@ -100,7 +100,7 @@ static void
 raise_file_limit(void)
 {
 	struct rlimit limit;
-	rlim_t want = (rlim_t) options.max_connections + SPARE_FILES;
+	rlim_t		want = (rlim_t) options.max_connections + SPARE_FILES;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
 		die("getrlimit");
@@ -124,9 +124,9 @@ static int
 listen_on(int *port)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t) *port)};
-	socklen_t len = sizeof(address);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int on = 1;
+	socklen_t	len = sizeof(address);
+	int			fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int			on = 1;
 
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	if (fd < 0)
@@ -144,10 +144,10 @@ listen_on(int *port)
 static char *
 read_file(const char *path)
 {
-	FILE *f = path ? fopen(path, "r") : NULL;
-	Buf b = {0};
-	char some[4096];
-	size_t n;
+	FILE	   *f = path ? fopen(path, "r") : NULL;
+	Buf			b = {0};
+	char		some[4096];
+	size_t		n;
 
 	if (path == NULL)
 		return NULL;
@@ -164,8 +164,8 @@ read_file(const char *path)
 static void
 announce(int port)
 {
-	Buf temporary = {0};
-	FILE *f;
+	Buf			temporary = {0};
+	FILE	   *f;
 
 	if (options.port_file == NULL)
 	{
@@ -185,12 +185,12 @@ int
 main(int argc, char **argv)
 {
 	struct MHD_Daemon *daemon;
-	sigset_t signals;
-	char *cert;
-	char *key;
-	int port;
-	int fd;
-	int code;
+	sigset_t	signals;
+	char	   *cert;
+	char	   *key;
+	int			port;
+	int			fd;
+	int			code;
 
 	parse_options(argc, argv);
 	raise_file_limit();

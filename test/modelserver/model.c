@@ -26,7 +26,7 @@ model_find(const char *name, size_t len, long *delay_ms)
 {
 	if (len > 6 && len <= 14 && memcmp(name, "delay-", 6) == 0)
 	{
-		long ms = 0;
+		long		ms = 0;
 
 		for (size_t i = 6; i < len; i++)
 		{
@@ -54,8 +54,8 @@ model_name(Model model)
 static void
 structured_answer(Answer *a, Request *r, const Buf *user, const json_t *schema)
 {
-	json_t *value = NULL;
-	char *dump;
+	json_t	   *value = NULL;
+	char	   *dump;
 
 	if (r->model == MODEL_ECHO)
 		value = json_loadb(user->data, user->len, JSON_DECODE_ANY, NULL);
@@ -65,15 +65,15 @@ structured_answer(Answer *a, Request *r, const Buf *user, const json_t *schema)
 	{
 		if (value == NULL)
 		{
-			bool reads = r->model != MODEL_FIXED && r->model != MODEL_DELAY;
-			Prompt p;
+			bool		reads = r->model != MODEL_FIXED && r->model != MODEL_DELAY;
+			Prompt		p;
 
 			text_split_prompt(&p, user->data, user->len);
 			value = label_fill(schema, p.text, reads ? p.text_len : 0);
 		}
 		if (r->fault.miss > 0)
 		{
-			json_t *right = value;
+			json_t	   *right = value;
 
 			value = label_miss(right);
 			json_decref(right);
@@ -90,7 +90,7 @@ structured_answer(Answer *a, Request *r, const Buf *user, const json_t *schema)
 static void
 plain_answer(Answer *a, Request *r, const Buf *user, const Buf *system)
 {
-	Prompt p;
+	Prompt		p;
 
 	switch (r->model)
 	{

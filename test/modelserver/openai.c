@@ -71,12 +71,12 @@ openai_fixed(Request *r)
 
 typedef struct ChatOptions
 {
-	const json_t *schema; /* of the answer or of the forced tool */
-	const char *tool;	  /* the forced tool's name */
-	bool json_object;
-	long max_tokens; /* -1: no limit */
-	bool stream;
-	bool stream_usage;
+	const json_t *schema;		/* of the answer or of the forced tool */
+	const char *tool;			/* the forced tool's name */
+	bool		json_object;
+	long		max_tokens;		/* -1: no limit */
+	bool		stream;
+	bool		stream_usage;
 } ChatOptions;
 
 /* The schema of the answer, from response_format. */
@@ -122,9 +122,9 @@ read_tools(ChatOptions *o, Request *r)
 	const json_t *tools = json_object_get(r->json, "tools");
 	const json_t *choice = json_object_get(r->json, "tool_choice");
 	const char *name = json_string_value(json_object_get(json_object_get(choice, "function"), "name"));
-	bool any = json_is_string(choice) && strcmp(json_string_value(choice), "required") == 0;
-	size_t i;
-	json_t *tool;
+	bool		any = json_is_string(choice) && strcmp(json_string_value(choice), "required") == 0;
+	size_t		i;
+	json_t	   *tool;
 
 	if (name == NULL && !any)
 		return true;
@@ -197,7 +197,7 @@ finish_reason(const Request *r, const Answer *a)
 static void
 put_completion(Request *r, const ChatOptions *o, const Conversation *c, const Answer *a)
 {
-	Buf *out = &r->reply.body;
+	Buf		   *out = &r->reply.body;
 
 	buf_puts(out, "{\"id\": \"");
 	reply_id(out, "chatcmpl-");
@@ -232,7 +232,7 @@ put_completion(Request *r, const ChatOptions *o, const Conversation *c, const An
 static void
 put_chunk(Request *r, const char *id, const char *delta, const char *reason, const char *tail)
 {
-	Buf *out = &r->reply.body;
+	Buf		   *out = &r->reply.body;
 
 	buf_printf(out, "data: {\"id\": \"%s\", \"object\": \"chat.completion.chunk\", \"created\": %lld, ",
 			   id, (long long) time(NULL));
@@ -250,13 +250,13 @@ static void
 put_stream(Request *r, const ChatOptions *o, const Conversation *c, const Answer *a)
 {
 	const char *tail = o->stream_usage ? ", \"usage\": null" : "";
-	bool refused = r->fault.refuse == REFUSE_REFUSAL;
+	bool		refused = r->fault.refuse == REFUSE_REFUSAL;
 	const char *text = refused ? REFUSAL : a->text.data;
-	size_t len = r->fault.refuse == REFUSE_FILTER ? 0 : refused ? strlen(REFUSAL)
-																: a->text.len;
-	Buf id = {0};
-	Buf delta = {0};
-	char reason[32];
+	size_t		len = r->fault.refuse == REFUSE_FILTER ? 0 : refused ? strlen(REFUSAL) :
+																  a->text.len;
+	Buf			id = {0};
+	Buf			delta = {0};
+	char		reason[32];
 
 	r->reply.stream = true;
 	r->reply.type = "text/event-stream";
@@ -274,8 +274,8 @@ put_stream(Request *r, const ChatOptions *o, const Conversation *c, const Answer
 	put_chunk(r, id.data, delta.data, "null", tail);
 	for (size_t at = 0; at < len;)
 	{
-		size_t n = text_cut_words(text + at, len - at, 1);
-		bool tool = o->tool && r->fault.refuse == REFUSE_NONE;
+		size_t		n = text_cut_words(text + at, len - at, 1);
+		bool		tool = o->tool && r->fault.refuse == REFUSE_NONE;
 
 		buf_reset(&delta);
 		buf_puts(&delta, tool ? "{\"tool_calls\": [{\"index\": 0, \"function\": {\"arguments\": " : refused ? "{\"refusal\": "
@@ -303,8 +303,8 @@ put_stream(Request *r, const ChatOptions *o, const Conversation *c, const Answer
 static void
 wrap_in_object(Answer *a)
 {
-	json_t *value = json_loadb(a->text.data, a->text.len, 0, NULL);
-	Buf out = {0};
+	json_t	   *value = json_loadb(a->text.data, a->text.len, 0, NULL);
+	Buf			out = {0};
 
 	if (!json_is_object(value))
 	{
@@ -335,7 +335,7 @@ openai_chat(Request *r)
 {
 	ChatOptions o;
 	Conversation c;
-	Answer a;
+	Answer		a;
 
 	if (!read_options(&o, r) || refuse_model(r, &o))
 		return;
@@ -372,7 +372,7 @@ put_vector(Buf *out, const float *v, int dimensions, bool base64)
 static bool
 embed_input(Request *r, const json_t *input, size_t number, int dimensions, float *vector, int *tokens)
 {
-	char *dump;
+	char	   *dump;
 
 	if (json_is_string(input) && json_string_length(input) > 0)
 	{
@@ -408,13 +408,13 @@ openai_embeddings(Request *r)
 	const json_t *input = json_object_get(r->json, "input");
 	const json_t *wanted = json_object_get(r->json, "dimensions");
 	const char *format = json_string_value(json_object_get(r->json, "encoding_format"));
-	bool base64 = format && strcmp(format, "base64") == 0;
-	json_int_t dimensions = wanted && !json_is_null(wanted) ? json_integer_value(wanted) : 64;
-	bool many = json_is_array(input) && !json_is_integer(json_array_get(input, 0));
-	size_t n = many ? json_array_size(input) : 1;
-	Buf *out = &r->reply.body;
-	float *vector;
-	int tokens = 0;
+	bool		base64 = format && strcmp(format, "base64") == 0;
+	json_int_t	dimensions = wanted && !json_is_null(wanted) ? json_integer_value(wanted) : 64;
+	bool		many = json_is_array(input) && !json_is_integer(json_array_get(input, 0));
+	size_t		n = many ? json_array_size(input) : 1;
+	Buf		   *out = &r->reply.body;
+	float	   *vector;
+	int			tokens = 0;
 
 	if (r->model != MODEL_EMBEDDING && r->model != MODEL_FIXED && r->model != MODEL_DELAY)
 		reply_error(r, 400, NULL, "%s is not an embedding model", model_name(r->model));
@@ -450,11 +450,11 @@ openai_images(Request *r)
 	const json_t *prompt = json_object_get(r->json, "prompt");
 	const json_t *number = json_object_get(r->json, "n");
 	const char *size = json_string_value(json_object_get(r->json, "size"));
-	json_int_t n = number && !json_is_null(number) ? json_integer_value(number) : 1;
-	int width = 64;
-	int height = 64;
-	Buf *out = &r->reply.body;
-	Buf png = {0};
+	json_int_t	n = number && !json_is_null(number) ? json_integer_value(number) : 1;
+	int			width = 64;
+	int			height = 64;
+	Buf		   *out = &r->reply.body;
+	Buf			png = {0};
 
 	if (size && strcmp(size, "auto") != 0 &&
 		(sscanf(size, "%4dx%4d", &width, &height) != 2 || width < 1 || height < 1))

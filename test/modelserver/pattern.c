@@ -19,14 +19,14 @@
 static bool
 is_tame(const char *pattern)
 {
-	double repeat = 1;
+	double		repeat = 1;
 
 	for (const char *p = pattern; *p; p++)
 		if (*p == '{' && isdigit((unsigned char) p[1]))
 		{
 			const char *comma = p + strspn(p + 1, "0123456789") + 1;
-			double n = atof(p + 1);
-			double m = *comma == ',' ? atof(comma + 1) : 0;
+			double		n = atof(p + 1);
+			double		m = *comma == ',' ? atof(comma + 1) : 0;
 
 			repeat *= n > m ? n + 1 : m + 1;
 		}
@@ -58,7 +58,7 @@ class_of(char c, bool inside)
 static void
 translate(Buf *out, const char *pattern)
 {
-	bool inside = false;
+	bool		inside = false;
 
 	for (const char *p = pattern; *p; p++)
 	{
@@ -100,11 +100,11 @@ pattern_fits(const char *pattern, const char *s)
 {
 	static regex_t regex;
 	static bool usable;
-	static Buf compiled; /* the pattern that regex was made from */
+	static Buf	compiled;		/* the pattern that regex was made from */
 
 	if (compiled.data == NULL || strcmp(compiled.data, pattern) != 0)
 	{
-		Buf posix = {0};
+		Buf			posix = {0};
 
 		if (usable)
 			regfree(&regex);
@@ -126,8 +126,8 @@ example_class(Buf *out, const char *p)
 {
 	static const char tries[] = "aA0 -_.z9Z:/@#+";
 	const char *from = ++p;
-	bool negated = *p == '^';
-	Buf class = {0};
+	bool		negated = *p == '^';
+	Buf			class = {0};
 
 	if (negated)
 		p++;
@@ -140,7 +140,7 @@ example_class(Buf *out, const char *p)
 	buf_putc(&class, ']');
 	for (size_t i = 0; i < sizeof(tries) - 1 + 94; i++)
 	{
-		char s[2] = {i < sizeof(tries) - 1 ? tries[i] : (char) (33 + i - (sizeof(tries) - 1)), '\0'};
+		char		s[2] = {i < sizeof(tries) - 1 ? tries[i] : (char) (33 + i - (sizeof(tries) - 1)), '\0'};
 
 		if (pattern_fits(class.data, s))
 		{
@@ -170,10 +170,10 @@ example_escape(Buf *out, const char *p)
 static const char *
 example_atom(Buf *out, const char *p, int depth)
 {
-	size_t from = out->len;
-	size_t len;
-	long repeat = 1;
-	char *atom;
+	size_t		from = out->len;
+	size_t		len;
+	long		repeat = 1;
+	char	   *atom;
 
 	if (*p == '(')
 	{
@@ -219,7 +219,7 @@ example_atom(Buf *out, const char *p, int depth)
 static const char *
 example_branch(Buf *out, const char *p, int depth)
 {
-	size_t keep;
+	size_t		keep;
 
 	while (*p && *p != '|' && *p != ')' && depth < MAX_DEPTH)
 		p = example_atom(out, p, depth);
@@ -236,7 +236,7 @@ example_branch(Buf *out, const char *p, int depth)
 bool
 pattern_example(Buf *out, const char *pattern)
 {
-	size_t from = out->len;
+	size_t		from = out->len;
 
 	if (!is_tame(pattern))
 		return false;

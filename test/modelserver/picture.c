@@ -37,7 +37,7 @@ put_stored(Buf *out, const char *data, size_t len)
 {
 	do
 	{
-		size_t n = len < 65535 ? len : 65535;
+		size_t		n = len < 65535 ? len : 65535;
 		unsigned char head[5] = {n == len, (unsigned char) n, (unsigned char) (n >> 8),
 								 (unsigned char) ~n, (unsigned char) (~n >> 8)};
 
@@ -51,7 +51,7 @@ put_stored(Buf *out, const char *data, size_t len)
 static void
 put_chunk(Buf *out, const char *type, const Buf *data)
 {
-	size_t from = out->len + 4;
+	size_t		from = out->len + 4;
 
 	put_be32(out, (uint32_t) data->len);
 	buf_append(out, type, 4);
@@ -63,8 +63,8 @@ put_chunk(Buf *out, const char *type, const Buf *data)
 static void
 put_zlib(Buf *out, const Buf *data)
 {
-	uint32_t a = 1;
-	uint32_t b = 0;
+	uint32_t	a = 1;
+	uint32_t	b = 0;
 
 	for (size_t i = 0; i < data->len; i++)
 	{
@@ -83,19 +83,19 @@ put_zlib(Buf *out, const Buf *data)
 void
 picture_png(Buf *out, const char *prompt, size_t len, int width, int height, int number)
 {
-	uint64_t seed = hash_bytes(prompt, len, (uint64_t) number);
-	Buf part = {0};
-	Buf rows = {0};
+	uint64_t	seed = hash_bytes(prompt, len, (uint64_t) number);
+	Buf			part = {0};
+	Buf			rows = {0};
 
 	for (int y = 0; y < height; y++)
 	{
-		buf_putc(&rows, '\0'); /* no filter */
+		buf_putc(&rows, '\0');	/* no filter */
 		for (int x = 0; x < width; x++)
 		{
-			int column = x * 8 / width;
-			int row = y * 8 / height;
-			uint64_t cell = (uint64_t) (row * 4 + (column < 4 ? column : 7 - column));
-			uint64_t colour = seed >> cell % 61 & 1 ? seed : ~seed >> 7;
+			int			column = x * 8 / width;
+			int			row = y * 8 / height;
+			uint64_t	cell = (uint64_t) (row * 4 + (column < 4 ? column : 7 - column));
+			uint64_t	colour = seed >> cell % 61 & 1 ? seed : ~seed >> 7;
 
 			buf_append(&rows, &colour, 3);
 		}
@@ -103,7 +103,7 @@ picture_png(Buf *out, const char *prompt, size_t len, int width, int height, int
 	buf_append(out, "\x89PNG\r\n\x1a\n", 8);
 	put_be32(&part, (uint32_t) width);
 	put_be32(&part, (uint32_t) height);
-	buf_append(&part, "\x08\x02\x00\x00\x00", 5); /* 8 bits, RGB */
+	buf_append(&part, "\x08\x02\x00\x00\x00", 5);	/* 8 bits, RGB */
 	put_chunk(out, "IHDR", &part);
 	buf_reset(&part);
 	put_zlib(&part, &rows);
@@ -119,9 +119,9 @@ picture_png(Buf *out, const char *prompt, size_t len, int width, int height, int
 void
 gzip_stored(Buf *b)
 {
-	Buf out = {0};
-	uint32_t crc = crc32_of(b->data, b->len, 0);
-	uint32_t size = (uint32_t) b->len;
+	Buf			out = {0};
+	uint32_t	crc = crc32_of(b->data, b->len, 0);
+	uint32_t	size = (uint32_t) b->len;
 	unsigned char tail[8];
 
 	buf_append(&out, "\x1f\x8b\x08\0\0\0\0\0\0\xff", 10);

@@ -13,14 +13,14 @@ static const json_t *
 follow_pointer(const json_t *root, const char *pointer)
 {
 	const json_t *at = root;
-	char *copy = mem_copy(pointer, strlen(pointer));
-	char *rest = copy;
-	char *step;
+	char	   *copy = mem_copy(pointer, strlen(pointer));
+	char	   *rest = copy;
+	char	   *step;
 
 	strsep(&rest, "/");
 	while (at && rest && (step = strsep(&rest, "/")) != NULL)
 	{
-		char *to = step;
+		char	   *to = step;
 
 		for (char *p = step; *p; p++)
 		{
@@ -44,24 +44,24 @@ void
 schema_merge(json_t *schema, const json_t *other)
 {
 	const char *key;
-	json_t *value;
-	size_t i;
-	json_t *name;
+	json_t	   *value;
+	size_t		i;
+	json_t	   *name;
 
 	json_object_foreach((json_t *) other, key, value)
 	{
-		json_t *mine = json_object_get(schema, key);
+		json_t	   *mine = json_object_get(schema, key);
 
 		if (strcmp(key, "properties") == 0 && json_is_object(mine))
 		{
-			json_t *both = json_copy(mine);
+			json_t	   *both = json_copy(mine);
 
 			json_object_update_missing(both, value);
 			json_object_set_new(schema, key, both);
 		}
 		else if (strcmp(key, "required") == 0 && json_is_array(mine))
 		{
-			json_t *both = json_copy(mine);
+			json_t	   *both = json_copy(mine);
 
 			json_array_foreach(value, i, name)
 				json_array_append(both, name);
@@ -83,9 +83,9 @@ schema_resolve(Filler *f, const json_t *schema)
 	{
 		const char *ref = json_string_value(json_object_get(schema, "$ref"));
 		const json_t *all = json_object_get(schema, "allOf");
-		json_t *merged;
-		size_t k;
-		json_t *part;
+		json_t	   *merged;
+		size_t		k;
+		json_t	   *part;
 
 		if (ref == NULL && !json_is_array(all))
 			break;
@@ -112,8 +112,8 @@ bool
 schema_has_type(const json_t *schema, const char *type)
 {
 	const json_t *t = json_object_get(schema, "type");
-	size_t i;
-	json_t *one;
+	size_t		i;
+	json_t	   *one;
 
 	if (json_is_string(t))
 		return strcmp(json_string_value(t), type) == 0;
@@ -127,8 +127,8 @@ schema_type(const json_t *schema)
 {
 	static const char *const types[] = {"object", "array", "string", "integer", "number", "boolean", "null"};
 	const json_t *t = json_object_get(schema, "type");
-	size_t i;
-	json_t *one;
+	size_t		i;
+	json_t	   *one;
 
 	if (json_is_string(t))
 		return json_string_value(t);
@@ -157,8 +157,8 @@ schema_limit(const json_t *schema, const char *key, double otherwise)
 bool
 schema_requires(const json_t *schema, const char *name)
 {
-	size_t i;
-	json_t *one;
+	size_t		i;
+	json_t	   *one;
 
 	json_array_foreach(json_object_get(schema, "required"), i, one) if (json_is_string(one) && strcmp(json_string_value(one), name) == 0) return true;
 	return false;
@@ -168,11 +168,11 @@ schema_requires(const json_t *schema, const char *name)
 void
 schema_add_terms(Terms *terms, const char *s)
 {
-	size_t len = s ? strlen(s) : 0;
+	size_t		len = s ? strlen(s) : 0;
 
 	for (size_t i = 0; i < len;)
 	{
-		size_t from = i;
+		size_t		from = i;
 
 		while (i < len && (isalnum((unsigned char) s[i]) || (unsigned char) s[i] >= 0x80) &&
 			   !(i > from && isupper((unsigned char) s[i]) && islower((unsigned char) s[i - 1])))
@@ -192,7 +192,7 @@ schema_add_terms(Terms *terms, const char *s)
 Terms
 schema_terms(const json_t *schema, const char *name)
 {
-	Terms terms = {.name = name ? name : ""};
+	Terms		terms = {.name = name ? name : ""};
 
 	schema_add_terms(&terms, name);
 	terms.own = terms.n;
@@ -207,7 +207,7 @@ schema_called(const Terms *terms, const char *const *names)
 {
 	for (; *names; names++)
 	{
-		uint64_t stem = text_stem(*names, strlen(*names));
+		uint64_t	stem = text_stem(*names, strlen(*names));
 
 		for (int i = 0; i < terms->own; i++)
 			if (terms->stems[i] == stem)
@@ -226,8 +226,8 @@ schema_strict_fault(const json_t *schema, int depth)
 {
 	const json_t *properties = json_object_get(schema, "properties");
 	const char *key;
-	json_t *value;
-	size_t i;
+	json_t	   *value;
+	size_t		i;
 	const char *fault = NULL;
 
 	if (depth > 50)
@@ -253,11 +253,11 @@ schema_strict_fault(const json_t *schema, int depth)
 		const char *name;
 		json_t *one;
 
-		if (strcmp(key, "$defs") != 0)
-			fault = schema_strict_fault(value, depth + 1);
-		else
-			json_object_foreach(value, name, one)
-				fault = fault ? fault : schema_strict_fault(one, depth + 1);
-	}
+			if (strcmp(key, "$defs") != 0)
+				fault = schema_strict_fault(value, depth + 1);
+			else
+				json_object_foreach(value, name, one)
+					fault = fault ? fault : schema_strict_fault(one, depth + 1);
+		}
 	return fault;
 }

@@ -11,7 +11,7 @@
 
 typedef enum Endpoint
 {
-	ENDPOINT_NONE, /* a GET, or a path that is not served */
+	ENDPOINT_NONE,				/* a GET, or a path that is not served */
 	ENDPOINT_CHAT,
 	ENDPOINT_EMBEDDINGS,
 	ENDPOINT_IMAGES,
@@ -64,73 +64,73 @@ typedef enum Refuse
 /* What is to go wrong with one request; fault.c fills it, README.md lists the keys. */
 typedef struct Fault
 {
-	bool active; /* any key was given, and times and percent say so */
-	int status;
-	long times;	 /* -1: always */
-	int percent; /* -1: always */
-	long delay_ms;
-	long pace_ms; /* between the events of a stream */
-	Reset reset;
-	long drip; /* bytes in 100 ms; 0: as fast as it goes */
-	Broken broken;
-	long size; /* bytes of the whole body; 0: as it is */
-	long miss;
-	Refuse refuse;
-	bool hang;
-	bool gzip;
-	char message[256];
-	char retry_after[64];
-	char redirect[1024];
+	bool		active;			/* any key was given, and times and percent say so */
+	int			status;
+	long		times;			/* -1: always */
+	int			percent;		/* -1: always */
+	long		delay_ms;
+	long		pace_ms;		/* between the events of a stream */
+	Reset		reset;
+	long		drip;			/* bytes in 100 ms; 0: as fast as it goes */
+	Broken		broken;
+	long		size;			/* bytes of the whole body; 0: as it is */
+	long		miss;
+	Refuse		refuse;
+	bool		hang;
+	bool		gzip;
+	char		message[256];
+	char		retry_after[64];
+	char		redirect[1024];
 } Fault;
 
 /* What a wire format makes of an answer. */
 typedef struct Reply
 {
-	int status;
-	const char *type; /* Content-Type */
-	Buf body;
-	size_t pad_at; /* where the padding goes, and how much */
-	size_t pad_len;
-	bool stream; /* events, sent one by one */
+	int			status;
+	const char *type;			/* Content-Type */
+	Buf			body;
+	size_t		pad_at;			/* where the padding goes, and how much */
+	size_t		pad_len;
+	bool		stream;			/* events, sent one by one */
 } Reply;
 
 typedef struct Request
 {
 	struct MHD_Connection *connection;
-	Endpoint endpoint;
-	bool counted;
-	bool too_large;
-	bool decided; /* the reply is made; only sending is left */
-	bool gone;	  /* the client closed while we waited */
-	Buf body;
-	json_t *json;
-	const char *idempotency_key; /* valid as long as the connection's headers */
-	const char *model_name;		 /* as asked, fault suffix included */
-	Model model;
-	long wait_ms; /* before answering: the model's and the fault's */
-	bool waited;
-	Fault fault;
-	Reply reply;
+	Endpoint	endpoint;
+	bool		counted;
+	bool		too_large;
+	bool		decided;		/* the reply is made; only sending is left */
+	bool		gone;			/* the client closed while we waited */
+	Buf			body;
+	json_t	   *json;
+	const char *idempotency_key;	/* valid as long as the connection's headers */
+	const char *model_name;		/* as asked, fault suffix included */
+	Model		model;
+	long		wait_ms;		/* before answering: the model's and the fault's */
+	bool		waited;
+	Fault		fault;
+	Reply		reply;
 	struct MHD_Response *fixed; /* made once, shared, not owned */
-	size_t sent;
-	bool paused; /* the pause before the next piece is over */
+	size_t		sent;
+	bool		paused;			/* the pause before the next piece is over */
 
 	/* loop.c */
-	int64_t due_us;
-	int heap_at; /* -1: not in the heap */
-	bool parked;
+	int64_t		due_us;
+	int			heap_at;		/* -1: not in the heap */
+	bool		parked;
 	struct Request *next_free;
 } Request;
 
 typedef struct Options
 {
-	int port;
+	int			port;
 	const char *port_file;
 	const char *cert_file;
 	const char *key_file;
 	const char *api_key;
-	int max_connections;
-	bool exit_with_stdin;
+	int			max_connections;
+	bool		exit_with_stdin;
 } Options;
 
 extern Options options;
@@ -138,7 +138,7 @@ extern Options options;
 /* loop.c: waiting without threads */
 extern int64_t loop_now_us(void);
 extern void loop_park(Request *r, long ms);
-extern int loop_run(struct MHD_Daemon *daemon);
+extern int	loop_run(struct MHD_Daemon *daemon);
 
 /* http.c: requests in, replies out */
 extern struct MHD_Daemon *http_start(int listen_fd, const char *cert, const char *key);
@@ -164,10 +164,10 @@ extern void fault_break(Request *r);
 /* model.c: names, and what each model answers */
 typedef struct Answer
 {
-	Buf text; /* the text, or the JSON of a structured answer */
-	bool structured;
-	bool cut; /* by max_tokens */
-	int tokens;
+	Buf			text;			/* the text, or the JSON of a structured answer */
+	bool		structured;
+	bool		cut;			/* by max_tokens */
+	int			tokens;
 } Answer;
 
 extern Model model_find(const char *name, size_t len, long *delay_ms);

@@ -11,9 +11,9 @@ static double
 sum_numbers(const json_t *value, int *count)
 {
 	const char *key;
-	json_t *v;
-	size_t i;
-	double sum = 0;
+	json_t	   *v;
+	size_t		i;
+	double		sum = 0;
 
 	if (json_is_number(value))
 	{
@@ -40,10 +40,10 @@ void
 service_json(Request *r)
 {
 	const char *only = MHD_lookup_connection_value(r->connection, MHD_GET_ARGUMENT_KIND, "only");
-	Buf *out = &r->reply.body;
-	int count = 0;
-	double sum = sum_numbers(r->json, &count);
-	double score = isfinite(sum) ? sum / (sum + 1000) : 1;
+	Buf		   *out = &r->reply.body;
+	int			count = 0;
+	double		sum = sum_numbers(r->json, &count);
+	double		score = isfinite(sum) ? sum / (sum + 1000) : 1;
 
 	if (count == 0)
 		score = (double) (hash_bytes(r->body.data, r->body.len, 0) % 10001) / 10000;

@@ -21,23 +21,23 @@
 
 typedef struct Posting
 {
-	uint64_t stem;
-	int sentence;
-	int count;
+	uint64_t	stem;
+	int			sentence;
+	int			count;
 } Posting;
 
 typedef struct Graph
 {
-	Text text;
-	Posting *postings; /* sorted by stem, then sentence */
-	int npostings;
-	double *idf;	  /* one for each posting */
-	double *centroid; /* of each sentence: sum of tf × idf */
-	int *node;		  /* sentence number of each node */
-	int nnodes;
-	double *match; /* of each node: how much it answers to the instruction */
-	double *bias;  /* of each node: what the surfer prefers */
-	double *rank;  /* of each node */
+	Text		text;
+	Posting    *postings;		/* sorted by stem, then sentence */
+	int			npostings;
+	double	   *idf;			/* one for each posting */
+	double	   *centroid;		/* of each sentence: sum of tf × idf */
+	int		   *node;			/* sentence number of each node */
+	int			nnodes;
+	double	   *match;			/* of each node: how much it answers to the instruction */
+	double	   *bias;			/* of each node: what the surfer prefers */
+	double	   *rank;			/* of each node */
 } Graph;
 
 static int
@@ -56,7 +56,7 @@ static void
 graph_index(Graph *g)
 {
 	const Text *t = &g->text;
-	int n = 0;
+	int			n = 0;
 
 	g->postings = mem_alloc(sizeof(Posting) * (size_t) t->nwords);
 	for (int i = 0; i < t->nwords; i++)
@@ -66,7 +66,7 @@ graph_index(Graph *g)
 	qsort(g->postings, (size_t) n, sizeof(Posting), compare_postings);
 	for (int i = 0; i < n; i++)
 	{
-		Posting *last = &g->postings[g->npostings - 1];
+		Posting    *last = &g->postings[g->npostings - 1];
 
 		if (g->npostings > 0 && compare_postings(last, &g->postings[i]) == 0)
 			last->count++;
@@ -93,8 +93,8 @@ static const double *sort_keys;
 static int
 compare_keys_down(const void *a, const void *b)
 {
-	double x = sort_keys[*(const int *) a];
-	double y = sort_keys[*(const int *) b];
+	double		x = sort_keys[*(const int *) a];
+	double		y = sort_keys[*(const int *) b];
 
 	if (x != y)
 		return x > y ? -1 : 1;
@@ -111,7 +111,7 @@ compare_ints(const void *a, const void *b)
 static int *
 order_down(const double *keys, int n)
 {
-	int *order = mem_alloc(sizeof(int) * (size_t) n);
+	int		   *order = mem_alloc(sizeof(int) * (size_t) n);
 
 	for (int i = 0; i < n; i++)
 		order[i] = i;
@@ -124,7 +124,7 @@ order_down(const double *keys, int n)
 static void
 graph_choose_nodes(Graph *g)
 {
-	int n = g->text.nsentences;
+	int			n = g->text.nsentences;
 
 	g->node = order_down(g->centroid, n);
 	g->nnodes = n < MAX_NODES ? n : MAX_NODES;
@@ -135,15 +135,15 @@ graph_choose_nodes(Graph *g)
 static double
 instruction_match(const Graph *g, const Sentence *sen, const Text *asked)
 {
-	double match = 1;
+	double		match = 1;
 
 	for (int i = 0; i < asked->nwords; i++)
 	{
-		int kin = text_kin_of(asked->words[i].stem);
+		int			kin = text_kin_of(asked->words[i].stem);
 
 		for (int w = 0; w < sen->nwords && !asked->words[i].stop; w++)
 		{
-			uint64_t stem = g->text.words[sen->first + w].stem;
+			uint64_t	stem = g->text.words[sen->first + w].stem;
 
 			match += stem == asked->words[i].stem;
 			match += 2 * text_is_kin(kin, stem);
@@ -156,7 +156,7 @@ instruction_match(const Graph *g, const Sentence *sen, const Text *asked)
 static double
 form_weight(const Text *t, const Sentence *sen)
 {
-	int capitals = 0;
+	int			capitals = 0;
 
 	for (int i = 0; i < sen->nwords; i++)
 		capitals += t->words[sen->first + i].capital || t->words[sen->first + i].digit;
@@ -168,7 +168,7 @@ form_weight(const Text *t, const Sentence *sen)
 static void
 graph_bias(Graph *g, const Text *asked)
 {
-	double sum = 0;
+	double		sum = 0;
 
 	g->match = mem_alloc(sizeof(double) * (size_t) g->nnodes);
 	g->bias = mem_alloc(sizeof(double) * (size_t) g->nnodes);
@@ -188,9 +188,9 @@ graph_bias(Graph *g, const Text *asked)
 static float *
 graph_edges(const Graph *g, bool *isolated)
 {
-	size_t n = (size_t) g->nnodes;
-	float *edge = mem_alloc(sizeof(float) * n * n);
-	int *node_of = mem_alloc(sizeof(int) * (size_t) g->text.nsentences);
+	size_t		n = (size_t) g->nnodes;
+	float	   *edge = mem_alloc(sizeof(float) * n * n);
+	int		   *node_of = mem_alloc(sizeof(int) * (size_t) g->text.nsentences);
 
 	memset(node_of, -1, sizeof(int) * (size_t) g->text.nsentences);
 	for (size_t i = 0; i < n; i++)
@@ -204,8 +204,8 @@ graph_edges(const Graph *g, bool *isolated)
 		for (int a = i; a < j; a++)
 			for (int b = a + 1; b < j; b++)
 			{
-				int x = node_of[g->postings[a].sentence];
-				int y = node_of[g->postings[b].sentence];
+				int			x = node_of[g->postings[a].sentence];
+				int			y = node_of[g->postings[b].sentence];
 
 				if (x < 0 || y < 0)
 					continue;
@@ -217,11 +217,11 @@ graph_edges(const Graph *g, bool *isolated)
 
 	for (size_t x = 0; x < n; x++)
 	{
-		double sum = 0;
+		double		sum = 0;
 
 		for (size_t y = 0; y < n; y++)
 		{
-			int words = g->text.sentences[g->node[x]].nwords + g->text.sentences[g->node[y]].nwords;
+			int			words = g->text.sentences[g->node[x]].nwords + g->text.sentences[g->node[y]].nwords;
 
 			edge[x * n + y] /= (float) log(2.0 + words);
 			sum += edge[x * n + y];
@@ -237,18 +237,18 @@ graph_edges(const Graph *g, bool *isolated)
 static void
 graph_rank(Graph *g)
 {
-	size_t n = (size_t) g->nnodes;
-	bool *isolated = mem_alloc(n);
-	float *edge = graph_edges(g, isolated);
-	double *next = mem_alloc(sizeof(double) * n);
+	size_t		n = (size_t) g->nnodes;
+	bool	   *isolated = mem_alloc(n);
+	float	   *edge = graph_edges(g, isolated);
+	double	   *next = mem_alloc(sizeof(double) * n);
 
 	g->rank = mem_alloc(sizeof(double) * n);
 	for (size_t i = 0; i < n; i++)
 		g->rank[i] = 1.0 / (double) n;
 	for (int round = 0; round < ROUNDS; round++)
 	{
-		double loose = 0;
-		double *swap;
+		double		loose = 0;
+		double	   *swap;
 
 		memset(next, 0, sizeof(double) * n);
 		for (size_t x = 0; x < n; x++)
@@ -276,8 +276,8 @@ graph_rank(Graph *g)
 static double
 overlap(const Text *t, const Sentence *a, const Sentence *b)
 {
-	int telling = 0;
-	int shared = 0;
+	int			telling = 0;
+	int			shared = 0;
 
 	for (int i = 0; i < a->nwords; i++)
 	{
@@ -304,14 +304,14 @@ overlap(const Text *t, const Sentence *a, const Sentence *b)
 static int
 graph_pick(const Graph *g, int max_sentences, int max_words, int *chosen)
 {
-	int *order = order_down(g->rank, g->nnodes);
-	int n = 0;
-	int words = 0;
+	int		   *order = order_down(g->rank, g->nnodes);
+	int			n = 0;
+	int			words = 0;
 
 	for (int i = 0; i < g->nnodes && n < max_sentences; i++)
 	{
 		const Sentence *sen = &g->text.sentences[g->node[order[i]]];
-		bool again = false;
+		bool		again = false;
 
 		for (int k = 0; k < n && !again; k++)
 			again = overlap(&g->text, sen, &g->text.sentences[g->node[chosen[k]]]) > 0.7;
@@ -327,19 +327,19 @@ graph_pick(const Graph *g, int max_sentences, int max_words, int *chosen)
 
 typedef struct Shape
 {
-	int sentences;
-	int words;
-	int a_block; /* sentences in a paragraph; 0: all in one */
-	bool list;	 /* one "- " line for each */
-	bool lines;	 /* one line for each */
+	int			sentences;
+	int			words;
+	int			a_block;		/* sentences in a paragraph; 0: all in one */
+	bool		list;			/* one "- " line for each */
+	bool		lines;			/* one line for each */
 } Shape;
 
 static Shape
 wanted_shape(const Prompt *p, const char *hint, size_t hint_len, int nsentences)
 {
-	Shape shape = {.sentences = nsentences < 8 ? 2 : 3, .words = 1000000};
-	Unit unit;
-	int n = text_wanted_length(p->instruction, p->instruction_len, &unit);
+	Shape		shape = {.sentences = nsentences < 8 ? 2 : 3, .words = 1000000};
+	Unit		unit;
+	int			n = text_wanted_length(p->instruction, p->instruction_len, &unit);
 
 	if (unit == UNIT_NONE)
 		n = text_wanted_length(hint, hint_len, &unit);
@@ -369,11 +369,11 @@ wanted_shape(const Prompt *p, const char *hint, size_t hint_len, int nsentences)
 void
 text_summarise(Buf *out, const Prompt *p, const char *hint, size_t hint_len)
 {
-	Graph g = {0};
-	Text asked;
-	Shape shape;
-	int *chosen;
-	int n;
+	Graph		g = {0};
+	Text		asked;
+	Shape		shape;
+	int		   *chosen;
+	int			n;
 
 	text_parse(&g.text, p->text, p->text_len);
 	if (g.text.nwords == 0)
@@ -415,11 +415,11 @@ text_summarise(Buf *out, const Prompt *p, const char *hint, size_t hint_len)
 
 typedef struct Phrase
 {
-	int first; /* its first word */
-	int nwords;
-	uint64_t id; /* hash of its stems */
-	int count;
-	double score;
+	int			first;			/* its first word */
+	int			nwords;
+	uint64_t	id;				/* hash of its stems */
+	int			count;
+	double		score;
 } Phrase;
 
 static int
@@ -460,12 +460,12 @@ adjacent(const Text *t, const Word *a, const Word *b)
 static int
 find_phrases(const Text *t, Phrase *phrases)
 {
-	int n = 0;
-	int distinct = 0;
+	int			n = 0;
+	int			distinct = 0;
 
 	for (int i = 0; i < t->nwords;)
 	{
-		Phrase p = {.first = i, .count = 1};
+		Phrase		p = {.first = i, .count = 1};
 
 		while (i < t->nwords && p.nwords < 3 && !t->words[i].stop && !t->words[i].digit &&
 			   (p.nwords == 0 || adjacent(t, &t->words[i - 1], &t->words[i])))
@@ -493,8 +493,8 @@ find_phrases(const Text *t, Phrase *phrases)
 static int
 compare_stems(const void *a, const void *b)
 {
-	uint64_t x = *(const uint64_t *) a;
-	uint64_t y = *(const uint64_t *) b;
+	uint64_t	x = *(const uint64_t *) a;
+	uint64_t	y = *(const uint64_t *) b;
 
 	return x < y ? -1 : x > y;
 }
@@ -503,13 +503,13 @@ compare_stems(const void *a, const void *b)
 static int
 stem_count(const uint64_t *stems, int n, uint64_t stem)
 {
-	int lo = 0;
-	int hi = n;
-	int count = 0;
+	int			lo = 0;
+	int			hi = n;
+	int			count = 0;
 
 	while (lo < hi)
 	{
-		int mid = (lo + hi) / 2;
+		int			mid = (lo + hi) / 2;
 
 		if (stems[mid] < stem)
 			lo = mid + 1;
@@ -525,12 +525,12 @@ stem_count(const uint64_t *stems, int n, uint64_t stem)
 void
 text_keywords(Buf *out, const Prompt *p)
 {
-	Text t;
-	Phrase *phrases;
-	uint64_t *stems;
-	Unit unit;
-	int want = text_wanted_length(p->instruction, p->instruction_len, &unit);
-	int n;
+	Text		t;
+	Phrase	   *phrases;
+	uint64_t   *stems;
+	Unit		unit;
+	int			want = text_wanted_length(p->instruction, p->instruction_len, &unit);
+	int			n;
 
 	text_parse(&t, p->text, p->text_len);
 	phrases = mem_alloc(sizeof(Phrase) * (size_t) t.nwords);

@@ -54,7 +54,7 @@ compare_name(const void *a, const void *b)
 static bool
 in_list(const char *s, size_t len, const char *const *list, size_t n)
 {
-	char lower[16];
+	char		lower[16];
 
 	if (len >= sizeof(lower))
 		return false;
@@ -70,8 +70,8 @@ in_list(const char *s, size_t len, const char *const *list, size_t n)
 uint64_t
 text_stem(const char *word, size_t len)
 {
-	char w[64];
-	size_t n = len < sizeof(w) ? len : sizeof(w);
+	char		w[64];
+	size_t		n = len < sizeof(w) ? len : sizeof(w);
 
 	for (size_t i = 0; i < n; i++)
 		w[i] = (char) tolower((unsigned char) word[i]);
@@ -95,11 +95,11 @@ text_stem(const char *word, size_t len)
 bool
 text_has_word(const char *s, size_t len, const char *word)
 {
-	uint64_t stem = text_stem(word, strlen(word));
+	uint64_t	stem = text_stem(word, strlen(word));
 
 	for (size_t i = 0; i < len;)
 	{
-		size_t from = i;
+		size_t		from = i;
 
 		while (i < len && is_word_byte((unsigned char) s[i]))
 			i++;
@@ -118,8 +118,8 @@ text_has_word(const char *s, size_t len, const char *word)
 static bool
 ends_sentence(const char *s, size_t len, size_t start, size_t i)
 {
-	size_t from = i;
-	size_t next = i + 1;
+	size_t		from = i;
+	size_t		next = i + 1;
 
 	while (next < len && (s[next] == '"' || s[next] == '\'' || s[next] == ')' || s[next] == ']'))
 		next++;
@@ -135,7 +135,7 @@ ends_sentence(const char *s, size_t len, size_t start, size_t i)
 		return false;
 	if (from == start || (from > 0 && s[from - 1] == '\n'))
 	{
-		size_t k = from;
+		size_t		k = from;
 
 		while (k < i && (isdigit((unsigned char) s[k]) || s[k] == '.'))
 			k++;
@@ -153,7 +153,7 @@ ends_sentence(const char *s, size_t len, size_t start, size_t i)
 static bool
 ends_block(const char *s, size_t len, size_t i)
 {
-	size_t k = i + 1;
+	size_t		k = i + 1;
 
 	while (k < len && (s[k] == ' ' || s[k] == '\t' || s[k] == '\r'))
 		k++;
@@ -195,13 +195,13 @@ add_sentence(Text *t, size_t from, size_t to, int *room)
 static void
 split_sentences(Text *t)
 {
-	size_t start = 0;
-	int room = 0;
+	size_t		start = 0;
+	int			room = 0;
 
 	for (size_t i = 0; i < t->len; i++)
 	{
-		char c = t->s[i];
-		bool wide = is_wide_stop(t->s, t->len, i);
+		char		c = t->s[i];
+		bool		wide = is_wide_stop(t->s, t->len, i);
 
 		if (((c == '.' || c == '!' || c == '?') && ends_sentence(t->s, t->len, start, i)) || wide)
 		{
@@ -221,17 +221,17 @@ split_sentences(Text *t)
 static void
 split_words(Text *t)
 {
-	int room = 0;
+	int			room = 0;
 
 	for (int n = 0; n < t->nsentences; n++)
 	{
-		Sentence *sen = &t->sentences[n];
-		size_t end = sen->off + sen->len;
+		Sentence   *sen = &t->sentences[n];
+		size_t		end = sen->off + sen->len;
 
 		sen->first = t->nwords;
 		for (size_t i = sen->off; i < end;)
 		{
-			size_t from = i;
+			size_t		from = i;
 
 			while (i < end && (is_word_byte((unsigned char) t->s[i]) ||
 							   (i > from && t->s[i] == '\'' && i + 1 < end && isalpha((unsigned char) t->s[i + 1]))))
@@ -277,8 +277,8 @@ text_free(Text *t)
 void
 text_squeeze(Buf *out, const char *s, size_t len)
 {
-	bool space = false;
-	size_t start = out->len;
+	bool		space = false;
+	size_t		start = out->len;
 
 	for (size_t i = 0; i < len; i++)
 	{
@@ -298,12 +298,12 @@ text_squeeze(Buf *out, const char *s, size_t len)
 int
 text_count_words(const char *s, size_t len)
 {
-	int n = 0;
-	bool inside = false;
+	int			n = 0;
+	bool		inside = false;
 
 	for (size_t i = 0; i < len; i++)
 	{
-		bool word = !isspace((unsigned char) s[i]);
+		bool		word = !isspace((unsigned char) s[i]);
 
 		n += word && !inside;
 		inside = word;
@@ -315,8 +315,8 @@ text_count_words(const char *s, size_t len)
 size_t
 text_cut_words(const char *s, size_t len, int max_words)
 {
-	int n = 0;
-	size_t i = 0;
+	int			n = 0;
+	size_t		i = 0;
 
 	while (i < len && n < max_words)
 	{
@@ -352,7 +352,7 @@ text_split_prompt(Prompt *p, const char *s, size_t len)
 	const char *last;
 	const char *rest;
 	const char *colon;
-	bool command;
+	bool		command;
 
 	if (stop == NULL)
 		stop = end;
@@ -409,11 +409,11 @@ text_wanted_length(const char *s, size_t len, Unit *unit)
 	static const struct
 	{
 		const char *name;
-		Unit unit;
+		Unit		unit;
 	} units[] = {
 		{"sentence", UNIT_SENTENCE}, {"line", UNIT_LINE}, {"paragraph", UNIT_PARAGRAPH}, {"page", UNIT_PAGE}, {"word", UNIT_WORD}, {"point", UNIT_POINT}, {"bullet", UNIT_POINT}, {"phrase", UNIT_POINT}, {"keyword", UNIT_POINT}, {"item", UNIT_POINT}};
-	Text t;
-	int n = 0;
+	Text		t;
+	int			n = 0;
 
 	*unit = UNIT_NONE;
 	text_parse(&t, s, len);

@@ -15,11 +15,11 @@
 double
 value_term_weight(const Terms *terms, const Word *w)
 {
-	double best = 0;
+	double		best = 0;
 
 	for (int i = 0; i < terms->n && best < 1; i++)
 	{
-		double weight = i < terms->own ? 1 : 0.5;
+		double		weight = i < terms->own ? 1 : 0.5;
 
 		if (terms->stems[i] == w->stem && !(w->stop && i >= terms->own))
 			best = weight > best ? weight : best;
@@ -33,12 +33,12 @@ value_term_weight(const Terms *terms, const Word *w)
 static double
 distance(const Filler *f, const Terms *terms, Scope scope, int word)
 {
-	double best = 1000;
+	double		best = 1000;
 
 	for (int w = word - NEAR * 2 > scope.lo ? word - NEAR * 2 : scope.lo; w < scope.hi && w <= word + NEAR; w++)
 	{
-		double weight = value_term_weight(terms, &f->text.words[w]);
-		double apart = w <= word ? word - w : (w - word) * 1.5 + 0.5;
+		double		weight = value_term_weight(terms, &f->text.words[w]);
+		double		apart = w <= word ? word - w : (w - word) * 1.5 + 0.5;
 
 		if (weight > 0)
 		{
@@ -55,7 +55,7 @@ distance(const Filler *f, const Terms *terms, Scope scope, int word)
 bool
 value_number_fits(const json_t *schema, double v, bool whole_wanted)
 {
-	double step = schema_limit(schema, "multipleOf", 0);
+	double		step = schema_limit(schema, "multipleOf", 0);
 
 	if (whole_wanted && (v != floor(v) || fabs(v) > 9e15))
 		return false;
@@ -74,7 +74,7 @@ described_range(const json_t *schema, double *lo, double *hi)
 	for (; s && *s; s++)
 		if (isdigit((unsigned char) *s))
 		{
-			char *end;
+			char	   *end;
 
 			*lo = strtod(s, &end);
 			while (*end == ' ' || *end == '-')
@@ -95,11 +95,11 @@ described_range(const json_t *schema, double *lo, double *hi)
 static double
 number_within(const Filler *f, const json_t *schema, bool whole)
 {
-	double step = schema_limit(schema, "multipleOf", whole ? 1 : 0);
-	double lo = schema_limit(schema, "minimum", schema_limit(schema, "exclusiveMinimum", 0));
-	double hi = schema_limit(schema, "maximum", schema_limit(schema, "exclusiveMaximum", 0));
-	double part = (double) (hash_bytes(f->s, f->text.len, 17) % 1000) / 1000;
-	double v;
+	double		step = schema_limit(schema, "multipleOf", whole ? 1 : 0);
+	double		lo = schema_limit(schema, "minimum", schema_limit(schema, "exclusiveMinimum", 0));
+	double		hi = schema_limit(schema, "maximum", schema_limit(schema, "exclusiveMaximum", 0));
+	double		part = (double) (hash_bytes(f->s, f->text.len, 17) % 1000) / 1000;
+	double		v;
 
 	if (json_object_get(schema, "maximum") == NULL && json_object_get(schema, "exclusiveMaximum") == NULL &&
 		!described_range(schema, &lo, &hi))
@@ -122,19 +122,19 @@ number_within(const Filler *f, const json_t *schema, bool whole)
 json_t *
 value_number(Filler *f, const json_t *schema, const Terms *terms, Scope scope, bool whole, bool *found)
 {
-	bool money = CALLED(terms, "amount", "price", "total", "cost", "fee", "sum", "value", "rent", "salary");
-	bool year = CALLED(terms, "year");
-	double lo;
-	double hi;
-	bool ranged = described_range(schema, &lo, &hi);
-	Found *best = NULL;
-	double best_apart = 0;
-	double v;
+	bool		money = CALLED(terms, "amount", "price", "total", "cost", "fee", "sum", "value", "rent", "salary");
+	bool		year = CALLED(terms, "year");
+	double		lo;
+	double		hi;
+	bool		ranged = described_range(schema, &lo, &hi);
+	Found	   *best = NULL;
+	double		best_apart = 0;
+	double		v;
 
 	for (int i = 0; i < f->found.n; i++)
 	{
-		Found *x = &f->found.items[i];
-		double apart;
+		Found	   *x = &f->found.items[i];
+		double		apart;
 
 		if (x->kind != FOUND_NUMBER || x->word < scope.lo || x->word >= scope.hi ||
 			!value_number_fits(schema, x->number, whole) || (ranged && (x->number < lo || x->number > hi)) ||
@@ -162,12 +162,12 @@ value_number(Filler *f, const json_t *schema, const Terms *terms, Scope scope, b
 static Found *
 nearest(Filler *f, FoundKind kind, const Terms *terms, Scope scope, double *apart)
 {
-	Found *best = NULL;
+	Found	   *best = NULL;
 
 	for (int i = 0; i < f->found.n; i++)
 	{
-		Found *x = &f->found.items[i];
-		double d;
+		Found	   *x = &f->found.items[i];
+		double		d;
 
 		if (x->kind != kind || x->word < scope.lo || x->word >= scope.hi)
 			continue;
@@ -184,8 +184,8 @@ nearest(Filler *f, FoundKind kind, const Terms *terms, Scope scope, double *apar
 static bool
 take_found(Filler *f, Buf *out, FoundKind kind, const Terms *terms, Scope scope)
 {
-	double apart;
-	Found *x = nearest(f, kind, terms, scope, &apart);
+	double		apart;
+	Found	   *x = nearest(f, kind, terms, scope, &apart);
 
 	if (x == NULL || x->used)
 		return false;
@@ -203,10 +203,10 @@ take_labelled(Filler *f, Buf *out, const Terms *terms, Scope scope)
 {
 	for (int w = scope.lo; terms->own > 0 && w + terms->own <= scope.hi; w++)
 	{
-		int k = 0;
+		int			k = 0;
 		const Word *last = &f->text.words[w + terms->own - 1];
-		size_t at = last->off + last->len;
-		size_t end;
+		size_t		at = last->off + last->len;
+		size_t		end;
 
 		while (k < terms->own && f->text.words[w + k].stem == terms->stems[k])
 			k++;
@@ -227,13 +227,13 @@ take_labelled(Filler *f, Buf *out, const Terms *terms, Scope scope)
 static bool
 take_sentence(Filler *f, Buf *out, const Terms *terms, Scope scope)
 {
-	int best = -1;
-	double best_score = 0;
-	double score = 0;
+	int			best = -1;
+	double		best_score = 0;
+	double		score = 0;
 
 	for (int w = scope.lo; w < scope.hi; w++)
 	{
-		int sentence = f->text.words[w].sentence;
+		int			sentence = f->text.words[w].sentence;
 
 		if (w == scope.lo || f->text.words[w - 1].sentence != sentence)
 			score = 0;
@@ -255,7 +255,7 @@ value_scope_text(const Filler *f, Scope scope, size_t *len)
 {
 	const Word *first;
 	const Word *last;
-	size_t end;
+	size_t		end;
 
 	*len = 0;
 	if (scope.lo >= scope.hi)
@@ -274,9 +274,9 @@ value_scope_text(const Filler *f, Scope scope, size_t *len)
 static void
 summarise_scope(Filler *f, Buf *out, Scope scope)
 {
-	size_t len;
+	size_t		len;
 	const char *s = value_scope_text(f, scope, &len);
-	Prompt p = {.instruction = "in one sentence", .instruction_len = 15, .text = s, .text_len = len};
+	Prompt		p = {.instruction = "in one sentence", .instruction_len = 15, .text = s, .text_len = len};
 
 	if (f->summary.data == NULL || f->summary_lo != scope.lo || f->summary_hi != scope.hi)
 	{
@@ -295,7 +295,7 @@ fill_format(Filler *f, Buf *out, const char *format, const Terms *terms, Scope s
 	static const struct
 	{
 		const char *format;
-		FoundKind kind;
+		FoundKind	kind;
 		const char *otherwise;
 		const char *tail;
 	} formats[] = {
@@ -335,9 +335,9 @@ fill_pattern(Filler *f, Buf *out, const char *pattern, Scope scope, bool *found)
 {
 	for (int w = scope.lo; w < scope.hi && w < scope.lo + 300 && !*found; w++)
 	{
-		size_t from = f->text.words[w].off;
-		size_t end = from;
-		char *word;
+		size_t		from = f->text.words[w].off;
+		size_t		end = from;
+		char	   *word;
 
 		while (end < f->text.len && !isspace((unsigned char) f->s[end]))
 			end++;
@@ -351,7 +351,7 @@ fill_pattern(Filler *f, Buf *out, const char *pattern, Scope scope, bool *found)
 	}
 	if (!*found)
 	{
-		Buf example = {0};
+		Buf			example = {0};
 
 		if (pattern_example(&example, pattern))
 			buf_append(out, example.data, example.len);
@@ -384,7 +384,7 @@ take_by_name(Filler *f, Buf *out, const Terms *terms, Scope scope)
 static size_t
 count_characters(const char *s, size_t len)
 {
-	size_t n = 0;
+	size_t		n = 0;
 
 	for (size_t i = 0; i < len; i++)
 		n += ((unsigned char) s[i] & 0xc0) != 0x80;
@@ -395,9 +395,9 @@ count_characters(const char *s, size_t len)
 void
 value_fit_length(Buf *out, const json_t *schema)
 {
-	double max = schema_limit(schema, "maxLength", HUGE_VAL);
-	double min = schema_limit(schema, "minLength", 0);
-	size_t n = 0;
+	double		max = schema_limit(schema, "maxLength", HUGE_VAL);
+	double		min = schema_limit(schema, "minLength", 0);
+	size_t		n = 0;
 
 	for (size_t i = 0; i < out->len; i++)
 	{
@@ -422,8 +422,8 @@ value_string(Filler *f, const json_t *schema, const Terms *terms, Scope scope, b
 {
 	const char *format = json_string_value(json_object_get(schema, "format"));
 	const char *pattern = json_string_value(json_object_get(schema, "pattern"));
-	Buf out = {0};
-	json_t *value;
+	Buf			out = {0};
+	json_t	   *value;
 
 	buf_append(&out, "", 0);
 	if (pattern)
@@ -454,8 +454,8 @@ json_t *
 value_boolean(Filler *f, const Terms *terms, Scope scope, bool *found)
 {
 	static const char *const no_words[] = {"no", "not", "never", "without", "don't", "doesn't", "isn't", "cannot", NULL};
-	Buf said = {0};
-	bool value = false;
+	Buf			said = {0};
+	bool		value = false;
 
 	if (take_labelled(f, &said, terms, scope))
 	{
