@@ -70,6 +70,5 @@ extern const ModelInfo *catalog_model(const char *name, bool missing_ok);
 extern const ServerInfo *catalog_server(const char *name, bool missing_ok);
 extern Route *catalog_route(const ModelInfo *model, int endpoint, Oid userid);
 extern char *catalog_nearest_model(const char *name);
-extern Jsonb *catalog_models_json(void);
 
 #endif							/* CHAINCALL_CATALOG_H */

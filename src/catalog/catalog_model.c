@@ -225,33 +225,3 @@ catalog_nearest_model(const char *name)
 	table_close(rel, AccessShareLock);
 	return nearest;
 }
-
-static void
-push_member(JsonbParseState **state, const char *key, const char *text)
-{
-	json_push_key(state, key);
-	json_push(state, WJB_VALUE, json_text(text));
-}
-
-/* All models as [{name, kind}], for the language's JSON schema. */
-Jsonb *
-catalog_models_json(void)
-{
-	Relation	rel = catalog_table_open(CATALOG_MODEL);
-	TupleDesc	desc = RelationGetDescr(rel);
-	SysScanDesc scan = catalog_table_scan(CATALOG_MODEL, rel, NULL);
-	HeapTuple	tuple;
-	JsonbParseState *state = NULL;
-
-	(void) pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-		push_member(&state, "name", text_column(tuple, desc, MODEL_NAME));
-		push_member(&state, "kind", text_column(tuple, desc, MODEL_KIND));
-		(void) pushJsonbValue(&state, WJB_END_OBJECT, NULL);
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL));
-}

@@ -22,6 +22,8 @@ sub new
 	die "fork: $!" unless defined $self->{pid};
 	if ($self->{pid} == 0)
 	{
+		# PostgreSQL's test module dies of SIGTERM with a message
+		$SIG{TERM} = 'DEFAULT';
 		_close_others($listen, $watched);
 		_serve($listen, $watched, $handler);
 		POSIX::_exit(0);

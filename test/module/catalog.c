@@ -12,7 +12,6 @@
 #include "utils/memutils.h"
 
 PG_FUNCTION_INFO_V1(chaincall_test_model);
-PG_FUNCTION_INFO_V1(chaincall_test_models);
 PG_FUNCTION_INFO_V1(chaincall_test_route);
 PG_FUNCTION_INFO_V1(chaincall_test_time_route);
 
@@ -57,12 +56,6 @@ chaincall_test_model(PG_FUNCTION_ARGS)
 	(void) pushJsonbValue(&state, WJB_END_ARRAY, NULL);
 	PG_RETURN_JSONB_P(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT,
 													   NULL)));
-}
-
-Datum
-chaincall_test_models(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_JSONB_P(catalog_models_json());
 }
 
 Datum

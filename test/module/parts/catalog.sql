@@ -2,10 +2,6 @@ CREATE FUNCTION model(name text) RETURNS jsonb
     LANGUAGE c STRICT
     AS 'MODULE_PATHNAME', 'chaincall_test_model';
 
-CREATE FUNCTION models() RETURNS jsonb
-    LANGUAGE c STRICT
-    AS 'MODULE_PATHNAME', 'chaincall_test_models';
-
 CREATE FUNCTION route(model text, endpoint int, role regrole) RETURNS jsonb
     LANGUAGE c STRICT
     AS 'MODULE_PATHNAME', 'chaincall_test_route';
