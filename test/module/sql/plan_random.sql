@@ -4,7 +4,7 @@
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS chaincall_test CASCADE;
 CREATE SCHEMA plan_random;
-SET search_path = plan_random, public;
+SET search_path = plan_random, public, chaincall_test;
 \getenv url CHAINCALL_TEST_URL
 \set openai :url /v1
 \if :{?seeds}
