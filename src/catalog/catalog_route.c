@@ -14,7 +14,10 @@
  */
 #include "postgres.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "access/htup_details.h"
 #include "access/reloptions.h"
@@ -50,7 +53,9 @@ typedef struct KeyEntry
 	Oid			mapping;		/* InvalidOid: none */
 	char	   *api_key;		/* NULL: none */
 	char	   *file;			/* NULL: the key is in the mapping */
-	time_t		file_time;
+	time_t		file_time;		/* when it was written, by its own account */
+	time_t		file_changed;	/* and by the file system's */
+	bool		file_settled;	/* a later change shows in these times */
 	off_t		file_size;
 	ino_t		file_inode;
 	int64		file_checked_us;
@@ -66,22 +71,41 @@ key_file_error(const ServerInfo *server, const char *file, const char *what)
 			 errdetail_log("The file is \"%s\".", file)));
 }
 
+/*
+ * Up to MAX_KEY_FILE + 1 bytes of the file, and what it is.  It is opened
+ * without waiting and looked at when it is open: whoever owns its directory
+ * could put a FIFO in its place, which nobody ever writes to.
+ */
+static size_t
+read_regular_file(const ServerInfo *server, const char *file, char *buf,
+				  struct stat *st)
+{
+	int			fd = OpenTransientFile(file, O_RDONLY | O_NONBLOCK | PG_BINARY);
+	size_t		len = 0;
+	ssize_t		n = 0;
+
+	if (fd < 0)
+		key_file_error(server, file, "cannot be opened");
+	if (fstat(fd, st) != 0 || !S_ISREG(st->st_mode))
+		key_file_error(server, file, "is not a regular file");
+	while (len < MAX_KEY_FILE + 1 &&
+		   (n = read(fd, buf + len, MAX_KEY_FILE + 1 - len)) > 0)
+		len += n;
+	CloseTransientFile(fd);
+	if (n < 0)
+		key_file_error(server, file, "cannot be read");
+	return len;
+}
+
 /* The file's text without surrounding white space, palloc'd. */
 static char *
-read_key_file(const ServerInfo *server, const char *file)
+read_key_file(const ServerInfo *server, const char *file, struct stat *st)
 {
 	char		buf[MAX_KEY_FILE + 1];
-	size_t		len;
+	size_t		len = read_regular_file(server, file, buf, st);
 	size_t		start = 0;
-	FILE	   *stream = AllocateFile(file, PG_BINARY_R);
 	char	   *key;
 
-	if (stream == NULL)
-		key_file_error(server, file, "cannot be opened");
-	len = fread(buf, 1, sizeof(buf), stream);
-	if (ferror(stream))
-		len = 0;
-	FreeFile(stream);
 	if (len > MAX_KEY_FILE)
 		key_file_error(server, file, "is too large for a key");
 
@@ -99,6 +123,15 @@ read_key_file(const ServerInfo *server, const char *file)
 	return key;
 }
 
+/* Is the file what it was when its key was read? */
+static bool
+key_file_unchanged(const KeyEntry *entry, const struct stat *st)
+{
+	return entry->file_settled && st->st_mtime == entry->file_time &&
+		st->st_ctime == entry->file_changed &&
+		st->st_size == entry->file_size && st->st_ino == entry->file_inode;
+}
+
 /* Reads the key's file when it is new or has changed. */
 static void
 refresh_key_file(KeyEntry *entry, const ServerInfo *server)
@@ -114,17 +147,19 @@ refresh_key_file(KeyEntry *entry, const ServerInfo *server)
 		key_file_error(server, entry->file, "cannot be opened");
 	if (!S_ISREG(st.st_mode))
 		key_file_error(server, entry->file, "is not a regular file");
-	if (entry->api_key == NULL || st.st_mtime != entry->file_time ||
-		st.st_size != entry->file_size || st.st_ino != entry->file_inode)
+	if (entry->api_key == NULL || !key_file_unchanged(entry, &st))
 	{
-		key = read_key_file(server, entry->file);
+		key = MemoryContextStrdup(catalog_servers.context,
+								  read_key_file(server, entry->file, &st));
 		if (entry->api_key != NULL)
 			pfree(entry->api_key);
-		entry->api_key = MemoryContextStrdup(catalog_servers.context, key);
-		pfree(key);
+		entry->api_key = key;
 		entry->file_time = st.st_mtime;
+		entry->file_changed = st.st_ctime;
 		entry->file_size = st.st_size;
 		entry->file_inode = st.st_ino;
+		/* what is written in the same second again would look the same */
+		entry->file_settled = st.st_ctime < time(NULL) - 1;
 	}
 	entry->file_checked_us = now;
 }
