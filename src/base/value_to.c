@@ -17,6 +17,7 @@
 #include "base/value_type.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -467,8 +468,8 @@ refuse_unknown_fields(JsonbContainer *object, TupleDesc desc, const char *type)
 		ereport(ERROR,
 				errcode(ERRCODE_CHAIN_INPUT),
 				errmsg("%s has no field \"%.*s\"", type,
-					   Min(v.val.string.len, 2 * NAMEDATALEN),
-					   v.val.string.val),
+					   pg_mbcliplen(v.val.string.val, v.val.string.len,
+									2 * NAMEDATALEN), v.val.string.val),
 				nearest != NULL ?
 				errhint("Perhaps \"%s\" is meant.", nearest) :
 				errhint("Its fields are: %s.", column_list(desc)));

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "sql/text_scan.h"
 #include "utils/memutils.h"
 
@@ -42,7 +43,8 @@ text_split_by(const char *name, int len)
 	}
 	ereport(ERROR,
 			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			errmsg("cannot split a text by \"%.*s\"", Min(len, NAMEDATALEN), name),
+			errmsg("cannot split a text by \"%.*s\"",
+				   pg_mbcliplen(name, len, NAMEDATALEN), name),
 			errhint("Split it by section, paragraph, sentence, tokens or characters."));
 }
 
