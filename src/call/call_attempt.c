@@ -346,19 +346,25 @@ decode(Call *call, const HttpAnswer *http)
 		call->cls = CLASS_THROTTLED;
 }
 
-/* A header's value is bytes: keep what every encoding has, NULL for nothing. */
+/*
+ * A header's value is bytes: keep what every encoding has, NULL for nothing.
+ * It is the service's own words too, so not the key, should it hold that.
+ */
 static char *
-request_id(const char *header)
+request_id(const Route *route, const char *header)
 {
-	char	   *id;
+	StringInfoData id;
 
 	if (header == NULL || header[0] == '\0')
 		return NULL;
-	id = pnstrdup(header, REQUEST_ID_KEPT);
-	for (char *p = id; *p != '\0'; p++)
+	initStringInfo(&id);
+	failure_redact(&id, header, route->api_key);
+	if (id.len > REQUEST_ID_KEPT)
+		id.data[REQUEST_ID_KEPT] = '\0';
+	for (char *p = id.data; *p != '\0'; p++)
 		if ((unsigned char) *p <= ' ' || (unsigned char) *p >= 0x7f)
 			*p = '?';
-	return id;
+	return id.data;
 }
 
 static void
@@ -366,7 +372,7 @@ take_answer(Call *call, const HttpAnswer *http)
 {
 	call->fault = http->fault;
 	call->status = http->status;
-	call->request_id = request_id(http->request_id);
+	call->request_id = request_id(call->route, http->request_id);
 	if (http->retry_after != NULL)
 		(void) retry_after_ms(http->retry_after, unix_ms(),
 							  &call->retry_after_ms);

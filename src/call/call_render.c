@@ -9,6 +9,7 @@
 
 #include "base/json.h"
 #include "call/call_internal.h"
+#include "mb/pg_wchar.h"
 
 /* Headers that carry a secret whether or not it is the mapping's key. */
 static const char *const secret_headers[] = {
@@ -96,7 +97,10 @@ request_json(const Route *route, const ApiWire *wire)
 	push_text(&state, "url", url.data);
 	push_headers(&state, route, wire->headers);
 	json_push_key(&state, "body");
-	json_push(&state, WJB_VALUE, json_parse(wire->body.data));
+	/* what is sent is UTF-8, whatever the database's encoding is */
+	json_push(&state, WJB_VALUE,
+			  json_parse(pg_any_to_server(wire->body.data, wire->body.len,
+										  PG_UTF8)));
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
