@@ -30,12 +30,18 @@ static const PlanOptions no_options = {NULL, NULL};
 
 /* ---- results ---- */
 
-/*
- * The row type of the result where it is one; NULL for scalars.  A RECORD
- * takes its columns from the query.
- */
+/* What the function returns; found before the run, which it may not outlive. */
+typedef struct ResultType
+{
+	Oid			type;
+	TupleDesc	row;			/* of a RECORD; NULL: type says it */
+	bool		is_row;
+	const char *column;			/* of definition_column() */
+} ResultType;
+
+/* A RECORD takes its columns from the query. */
 static TupleDesc
-result_row_type(FunctionCallInfo fcinfo, Oid *type)
+result_row(FunctionCallInfo fcinfo, Oid *type)
 {
 	TupleDesc	desc = NULL;
 
@@ -55,6 +61,19 @@ result_row_type(FunctionCallInfo fcinfo, Oid *type)
 	}
 }
 
+static void
+find_result_type(FunctionCallInfo fcinfo, const Definition *definition,
+				 ResultType *result)
+{
+	memset(result, 0, sizeof(ResultType));
+	result->type = definition->result;
+	if (result->type == VOIDOID)
+		return;
+	result->row = result_row(fcinfo, &result->type);
+	result->is_row = result->row != NULL || type_is_rowtype(result->type);
+	result->column = definition_column(definition);
+}
+
 static Datum
 make_value(Jsonb *value, Oid type, TupleDesc row, bool *isnull)
 {
@@ -68,33 +87,34 @@ make_value(Jsonb *value, Oid type, TupleDesc row, bool *isnull)
 
 /* Puts each element of the output array into a tuplestore as a row. */
 static Datum
-return_set(FunctionCallInfo fcinfo, const Definition *definition,
-		   Jsonb *output, Oid type, TupleDesc row)
+return_set(FunctionCallInfo fcinfo, Jsonb *output, const ResultType *type)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	MemoryContext old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
 	Tuplestorestate *store = tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0,
 												   false, work_mem);
-	TupleDesc	desc = row ? CreateTupleDescCopy(row) : NULL;
-	bool		is_row = row != NULL || type_is_rowtype(type);
-	const char *column = definition_column(definition);
+	TupleDesc	desc;
 
-	if (desc == NULL && is_row)
-		desc = lookup_rowtype_tupdesc_copy(getBaseType(type), -1);
-	else if (desc == NULL)
+	if (type->row != NULL)
+		desc = CreateTupleDescCopy(type->row);
+	else if (type->is_row)
+		desc = lookup_rowtype_tupdesc_copy(getBaseType(type->type), -1);
+	else
 	{
 		desc = CreateTemplateTupleDesc(1);
-		TupleDescInitEntry(desc, 1, column ? column : "value", type, -1, 0);
+		TupleDescInitEntry(desc, 1, type->column ? type->column : "value",
+						   type->type, -1, 0);
 	}
 	MemoryContextSwitchTo(old);
 
 	for (int i = 0; i < json_count(output); i++)
 	{
-		Jsonb	   *element = definition_row(json_element(output, i), column);
+		Jsonb	   *element = definition_row(json_element(output, i),
+											 type->column);
 		bool		isnull;
-		Datum		datum = make_value(element, type, row, &isnull);
+		Datum		datum = make_value(element, type->type, type->row, &isnull);
 
-		if (!is_row)
+		if (!type->is_row)
 			tuplestore_putvalues(store, desc, &datum, &isnull);
 		else if (isnull)
 		{
@@ -124,19 +144,15 @@ return_set(FunctionCallInfo fcinfo, const Definition *definition,
 
 static Datum
 return_output(FunctionCallInfo fcinfo, const Definition *definition,
-			  Jsonb *output)
+			  const ResultType *type, Jsonb *output)
 {
-	Oid			type;
-	TupleDesc	row;
 	Datum		datum;
 
-	if (definition->result == VOIDOID)
+	if (type->type == VOIDOID)
 		PG_RETURN_VOID();
-	row = result_row_type(fcinfo, &type);
 	if (definition->returns_set)
-		return return_set(fcinfo, definition,
-						  definition_rows(definition, output), type, row);
-	datum = make_value(output, type, row, &fcinfo->isnull);
+		return return_set(fcinfo, definition_rows(definition, output), type);
+	datum = make_value(output, type->type, type->row, &fcinfo->isnull);
 	return datum;
 }
 
@@ -180,11 +196,13 @@ chaincall_call_handler(PG_FUNCTION_ARGS)
 	{
 		Jsonb	  **inputs = palloc(Max(definition->nargs, 1) *
 									sizeof(Jsonb *));
+		ResultType	type;
 		Jsonb	   *output;
 		ErrorContextCallback context;
 
 		if (definition->returns_set)
 			check_set_context(fcinfo);
+		find_result_type(fcinfo, definition, &type);
 		for (int i = 0; i < definition->nargs; i++)
 			inputs[i] = definition_input(definition, i, PG_GETARG_DATUM(i),
 										 PG_ARGISNULL(i));
@@ -194,7 +212,7 @@ chaincall_call_handler(PG_FUNCTION_ARGS)
 		context.arg = definition;
 		context.previous = error_context_stack;
 		error_context_stack = &context;
-		result = return_output(fcinfo, definition, output);
+		result = return_output(fcinfo, definition, &type, output);
 		error_context_stack = context.previous;
 	}
 	PG_FINALLY();
