@@ -139,13 +139,13 @@ sub count { return $_[0]->ask("/stats?key=$_[1]")->{count}; }
 # Idempotency-Keys with their counts.
 sub keys { return $_[0]->ask('/keys'); }
 
-# The last n requests (default 1), newest first: method, path, headers, body.
+# The last n requests, newest first, or the last one where n is left out: method, path, headers, body.
 sub last
 {
 	my ($self, $n) = @_;
-	my $last = $self->ask('/last?n=' . ($n || 1));
 
-	return ref $last eq 'ARRAY' ? @$last : ($last);
+	return $self->ask('/last') unless $n;
+	return @{ $self->ask("/last?n=$n") };
 }
 
 sub reset { $_[0]->ask('/reset', 'POST'); return; }
