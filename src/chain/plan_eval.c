@@ -208,35 +208,46 @@ plan_condition(ChainPlan *plan, const StepRun *run, const ItemRun *item,
 }
 
 static void
-raise_fan_out(int64 n)
+raise_fan_out(const char *n)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_CHAIN_LIMIT),
-			 errmsg("\"each\" has %lld elements", (long long) n),
+			 errmsg("\"each\" has %s elements", n),
 			 errdetail("At most %d are allowed.", setting_max_fan_out),
 			 errhint("Raise chaincall.max_fan_out, or enqueue a job for each element.")));
+}
+
+static char *
+numeric_text(Numeric number)
+{
+	return DatumGetCString(DirectFunctionCall1(numeric_out,
+											   NumericGetDatum(number)));
+}
+
+static int
+compare_numeric(Numeric number, int64 n)
+{
+	return DatumGetInt32(DirectFunctionCall2(numeric_cmp,
+											 NumericGetDatum(number),
+											 NumericGetDatum(int64_to_numeric(n))));
 }
 
 static int
 elements_of_number(Numeric number, const char *source)
 {
-	int64		n;
+	int64		n = -1;
 
-	n = DatumGetInt64(DirectFunctionCall1(numeric_int8,
-										  NumericGetDatum(number)));
-	if (DatumGetInt32(DirectFunctionCall2(numeric_cmp,
-										  NumericGetDatum(number),
-										  NumericGetDatum(int64_to_numeric(n)))) != 0 ||
-		n < 0)
+	if (compare_numeric(number, setting_max_fan_out) > 0)
+		raise_fan_out(numeric_text(number));
+	if (compare_numeric(number, 0) >= 0)
+		n = DatumGetInt64(DirectFunctionCall1(numeric_int8,
+											  NumericGetDatum(number)));
+	if (n < 0 || compare_numeric(number, n) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHAIN_INPUT),
 				 errmsg("\"each\" takes a whole number of at least 0"),
-				 errdetail("%s is %s.", source,
-						   DatumGetCString(DirectFunctionCall1(numeric_out,
-															   NumericGetDatum(number)))),
+				 errdetail("%s is %s.", source, numeric_text(number)),
 				 errhint("A number n runs the step for 1 to n.")));
-	if (n > setting_max_fan_out)
-		raise_fan_out(n);
 	return (int) n;
 }
 
@@ -252,7 +263,7 @@ work_elements(Evaluation *evaluation)
 	if (JB_ROOT_IS_ARRAY(value) && !JB_ROOT_IS_SCALAR(value))
 	{
 		if (json_count(value) > setting_max_fan_out)
-			raise_fan_out(json_count(value));
+			raise_fan_out(psprintf("%d", json_count(value)));
 		run->elements = plan_keep(evaluation->env.plan, value);
 		run->nitems = json_count(value);
 	}
