@@ -34,6 +34,8 @@ typedef struct Session
 	bool		unsettled;		/* calls were started since SPI was left */
 } Session;
 
+static int	running = 0;		/* runs that wait for each other */
+
 /* ---- what the plan asks for ---- */
 
 static StepError *
@@ -79,11 +81,31 @@ session_nested(void *driver, const FunctionStep *function)
 	return definition;
 }
 
+static void
+check_input_size(const Definition *definition, Jsonb **inputs)
+{
+	int64		bytes = 0;
+
+	for (int i = 0; i < definition->nargs; i++)
+		bytes += VARSIZE(inputs[i]);
+	if (bytes > setting_max_input_kb * INT64CONST(1024))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_LIMIT),
+				 errmsg("input of chain \"%s\" is too large",
+						definition->name),
+				 errdetail("It has " INT64_FORMAT " kB, at most %d kB are allowed.",
+						   (bytes + 1023) / 1024, setting_max_input_kb),
+				 errhint("Raise chaincall.max_input, or pass a key and read the data in a sql step.")));
+}
+
 static Jsonb **
 session_inputs(void *driver, Definition *definition, const Jsonb *args,
 			   bool *null_for_strict)
 {
-	return definition_inputs(definition, args, null_for_strict);
+	Jsonb	  **inputs = definition_inputs(definition, args, null_for_strict);
+
+	check_input_size(definition, inputs);
+	return inputs;
 }
 
 static Jsonb *
@@ -279,23 +301,6 @@ run_loop(Session *session)
 }
 
 static void
-check_input_size(const Definition *definition, Jsonb **inputs)
-{
-	int64		bytes = 0;
-
-	for (int i = 0; i < definition->nargs; i++)
-		bytes += VARSIZE(inputs[i]);
-	if (bytes > setting_max_input_kb * INT64CONST(1024))
-		ereport(ERROR,
-				(errcode(ERRCODE_CHAIN_LIMIT),
-				 errmsg("input of chain \"%s\" is too large",
-						definition->name),
-				 errdetail("It has " INT64_FORMAT " kB, at most %d kB are allowed.",
-						   bytes / 1024, setting_max_input_kb),
-				 errhint("Raise chaincall.max_input, or pass a key and read the data in a sql step.")));
-}
-
-static void
 end_session(Session *session, ErrorClass cls)
 {
 	ListCell   *lc;
@@ -342,6 +347,19 @@ check_options(const Definition *definition, const PlanOptions *options)
 	}
 }
 
+/* Statements may call chains, whose depth no plan sees. */
+static void
+check_depth(void)
+{
+	if (running >= setting_max_depth)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_LIMIT),
+				 errmsg("chains are nested more than %d deep",
+						setting_max_depth),
+				 errdetail("Each is called by a statement or function of the one before."),
+				 errhint("Raise chaincall.max_depth, or end the recursion.")));
+}
+
 /*
  * Runs the chain to its end and gives its output, palloc'd in the current
  * memory context; with stop_after, an object of path → output, of all steps
@@ -360,11 +378,13 @@ session_run(Definition *definition, Jsonb **inputs,
 
 	check_options(definition, options);
 	check_input_size(definition, inputs);
+	check_depth();
 	session = palloc0(sizeof(Session));
 	session->cxt = AllocSetContextCreate(cxt, "chaincall run",
 										 ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(session->cxt);
 	ids_uuid7(&run);
+	running++;
 	PG_TRY();
 	{
 		StepError  *error;
@@ -384,10 +404,12 @@ session_run(Definition *definition, Jsonb **inputs,
 	}
 	PG_CATCH();
 	{
+		running--;
 		end_session(session, current_error_class());
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	running--;
 	end_session(session, CLASS_NONE);
 	MemoryContextDelete(session->cxt);
 	pfree(session);
