@@ -243,9 +243,6 @@ subtest 'pg_restore' => sub {
 	is_deeply(results('custom'), $results, 'all works');
 	restored('custom, over the same', 'custom', 'pg_restore', '--exit-on-error', '--clean', '--if-exists', '-1', '-d', 'CONNSTR', "$dir/custom");
 	same_text(dump_text('custom'), $text, 'the second dump equals the first');
-	$node->safe_psql('postgres', 'CREATE DATABASE parallel');
-	restored('custom, two at a time', 'parallel', 'pg_restore', '--exit-on-error', '-j', '2', '-d', 'CONNSTR', "$dir/custom");
-	same_text(dump_text('parallel'), $text, 'the second dump equals the first');
 };
 
 subtest 'a template' => sub {
