@@ -154,7 +154,7 @@ check_attributes(HeapTuple tuple)
 						 "Leave it PARALLEL UNSAFE.");
 	if (proc->prorettype == TRIGGEROID || proc->prorettype == EVENT_TRIGGEROID)
 		refuse_attribute(name, "a trigger function",
-						 "Enqueue the chain from a trigger in another language.");
+						 "Call the chain from a trigger function in another language.");
 }
 
 static void

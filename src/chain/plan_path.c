@@ -86,13 +86,6 @@ path_of_item(StringInfo path, const ItemRun *item)
 		appendStringInfo(path, "[%d]", item->round);
 }
 
-/* The output that `mock` has for path; NULL: it runs. */
-Jsonb *
-path_mocked(const ChainPlan *plan, const char *path)
-{
-	return json_field(plan->options.mock, path);
-}
-
 /* Reads `[12]`; false where there is none. */
 static bool
 skip_index(const char **rest)
@@ -111,21 +104,52 @@ skip_index(const char **rest)
 }
 
 /*
- * Whether path is what somebody wanted: itself, or, where wanted names a step
- * without its item or round, one of them.
+ * Whether path is what somebody wanted: itself, or, where wanted names steps
+ * without their items or rounds, any of those.
  */
 bool
 plan_path_matches(const char *path, const char *wanted)
 {
-	size_t		len = strlen(wanted);
-	const char *rest;
+	while (*path != '\0')
+	{
+		if (*path == '[' && *wanted != '[')
+		{
+			if (!skip_index(&path))
+				return false;
+		}
+		else if (*path++ != *wanted++)
+			return false;
+	}
+	return *wanted == '\0';
+}
 
-	if (strncmp(path, wanted, len) != 0)
-		return false;
-	rest = path + len;
-	while (skip_index(&rest))
-		;
-	return *rest == '\0';
+/*
+ * The output that `mock` has for path: its own, else that of a path which
+ * leaves items or rounds out.  NULL: it runs.
+ */
+Jsonb *
+path_mocked(const ChainPlan *plan, const char *path)
+{
+	const Jsonb *mock = plan->options.mock;
+	Jsonb	   *output = json_field(mock, path);
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	v;
+
+	if (output != NULL || strchr(path, '[') == NULL)
+		return output;
+	it = JsonbIteratorInit(unconstify(JsonbContainer *, &mock->root));
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		char	   *key;
+
+		if (token != WJB_KEY)
+			continue;
+		key = pnstrdup(v.val.string.val, v.val.string.len);
+		if (plan_path_matches(path, key))
+			return json_field(mock, key);
+	}
+	return NULL;
 }
 
 /* ---- does a path name a step of the definition? ---- */

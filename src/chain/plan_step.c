@@ -45,14 +45,28 @@ note_output(ChainPlan *plan, const char *path, const Jsonb *output)
 		(void) pushJsonbValue(&plan->outputs, WJB_BEGIN_OBJECT, NULL);
 	json_push_key(&plan->outputs, pstrdup(path));
 	json_push(&plan->outputs, WJB_VALUE, plan_keep(plan, output));
-	if (strcmp(path, plan->options.stop_after) == 0)
-	{
+	if (plan_path_matches(path, plan->options.stop_after))
 		plan->ended = true;
-	}
 	MemoryContextSwitchTo(old);
 }
 
-/* Ends the run when stop_after names the item, or its round. */
+/* How many [n] a path ends in. */
+static int
+indexes_behind(const char *path)
+{
+	const char *p = path + strlen(path);
+	int			n = 0;
+
+	while (p > path && p[-1] == ']')
+	{
+		while (p > path && *--p != '[')
+			;
+		n++;
+	}
+	return n;
+}
+
+/* Ends the run when stop_after names the item, or its round, by number. */
 static void
 stop_behind(ChainPlan *plan, const ItemRun *item, bool round,
 			const Jsonb *output)
@@ -69,7 +83,8 @@ stop_behind(ChainPlan *plan, const ItemRun *item, bool round,
 		path_of_run(&path, item->run);
 		appendStringInfo(&path, "[%d]", item->index);
 	}
-	if (strcmp(path.data, plan->options.stop_after) == 0)
+	if (indexes_behind(path.data) == indexes_behind(plan->options.stop_after) &&
+		plan_path_matches(path.data, plan->options.stop_after))
 		note_output(plan, path.data, output);
 }
 
@@ -411,6 +426,26 @@ start_body(ChainPlan *plan, ItemRun *item)
 	}
 }
 
+/* An item whose rounds are not told apart in `mock` ends at once. */
+static bool
+mocked_item(ChainPlan *plan, ItemRun *item)
+{
+	StringInfoData path;
+	Jsonb	   *mocked;
+
+	if (plan->options.mock == NULL || item->index < 0 ||
+		item->run->step->until == NULL)
+		return false;
+	initStringInfo(&path);
+	path_of_run(&path, item->run);
+	appendStringInfo(&path, "[%d]", item->index);
+	mocked = path_mocked(plan, path.data);
+	if (mocked == NULL)
+		return false;
+	item_done(plan, item, plan_keep(plan, mocked));
+	return true;
+}
+
 /* A round begins; a mocked one ends at once. */
 static void
 start_round(ChainPlan *plan, ItemRun *item)
@@ -530,7 +565,8 @@ plan_advance_item(ChainPlan *plan, ItemRun *item)
 	switch (item->phase)
 	{
 		case ITEM_NEW:
-			start_round(plan, item);
+			if (!mocked_item(plan, item))
+				start_round(plan, item);
 			break;
 		case ITEM_BODY:
 			start_body(plan, item);

@@ -135,6 +135,11 @@ parse_interval(const YamlNode *node, const char *key)
 	MemoryContext cxt = CurrentMemoryContext;
 	int64		ms = 0;
 
+	if (node->type == YAML_NUMBER || strspn(text, "0123456789. ") == strlen(text))
+		definition_error(node->line, ERRCODE_SYNTAX_ERROR,
+						 psprintf("Write the unit: %s: %s ms, or %s s", key, text,
+								  text),
+						 "\"%s\" is a number without a unit", key);
 	PG_TRY();
 	{
 		Interval   *interval;

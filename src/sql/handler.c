@@ -190,7 +190,7 @@ chaincall_call_handler(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a chain cannot be a trigger function"),
-				 errhint("Enqueue it from a trigger in another language.")));
+				 errhint("Call it from a trigger function in another language.")));
 	definition = definition_of_function(fcinfo->flinfo->fn_oid);
 	PG_TRY();
 	{
