@@ -229,8 +229,9 @@ sub result
 			chomp($result->{ lc $field } = $fields{$field});
 		}
 	}
-	elsif (!$self->{open})
+	elsif (!$self->{open} || $self->{err} =~ /server closed the connection unexpectedly/)
 	{
+		# psql does not always end when its connection does
 		@$result{qw(severity state message)} = ('FATAL', '08006', "connection lost: $self->{err}");
 	}
 	return bless $result, 'Chaincall::Result';
