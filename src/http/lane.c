@@ -45,6 +45,7 @@ typedef struct Watch
 	uint8		registered;		/* CURL_POLL_IN, _OUT: known to epoll */
 	uint8		wanted;			/* by libcurl */
 	bool		ours;			/* we shall hear when it is closed */
+	bool		multiplexed;	/* HTTP/2: may say something at any time */
 } Watch;
 
 /* The entry for a descriptor; NULL: out of memory. */
@@ -197,6 +198,7 @@ lane_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 	watch->registered = 0;
 	watch->wanted = 0;
 	watch->ours = true;
+	watch->multiplexed = false;
 	http_loop.nopen++;
 
 	/* a connection that was found again may turn out dead: a new one it is */
@@ -392,6 +394,22 @@ lane_act(Lane *lane, curl_socket_t fd, int what)
 	}
 }
 
+/*
+ * An idle connection has said something: that it is closed, or an answer that
+ * nobody asked for, which must not become that of the next exchange.  libcurl
+ * before 8.1 would use a connection again that has something to read, so there
+ * must be nothing but its end; what arrives behind our end is refused.
+ */
+static void
+retire(int fd)
+{
+	char		waste[4096];
+
+	shutdown(fd, SHUT_RDWR);
+	while (recv(fd, waste, sizeof(waste), MSG_DONTWAIT) > 0)
+		;
+}
+
 static void
 serve_event(const struct epoll_event *event)
 {
@@ -406,7 +424,8 @@ serve_event(const struct epoll_event *event)
 	lane = http_loop.lanes[index];
 	if (watch->wanted == 0)
 	{
-		/* an idle connection, probably closed by the server */
+		if (watch->ours && !watch->multiplexed)
+			retire(fd);
 		if (watch->registered != 0)
 			watch_change(lane, fd, watch, 0);
 		return;
@@ -491,6 +510,18 @@ may_connect_again(const HttpExchange *exchange, CURLcode result)
 }
 
 static void
+note_protocol(const HttpExchange *exchange)
+{
+	Watch	   *watch;
+
+	if (exchange->socket == CURL_SOCKET_BAD)
+		return;
+	watch = watch_of(exchange->socket);
+	if (watch != NULL && exchange->http_version > 0)
+		watch->multiplexed = exchange->http_version >= 20;
+}
+
+static void
 read_results(Lane *lane)
 {
 	CURLMsg    *message;
@@ -512,6 +543,7 @@ read_results(Lane *lane)
 			continue;
 		}
 		answer_conclude(exchange, result);
+		note_protocol(exchange);
 		host_left(exchange, false);
 		loop_finish(exchange);
 	}

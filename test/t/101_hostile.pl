@@ -65,6 +65,23 @@ like($result->{message}, qr/too many elements/, 'too many elements: said so');
 
 unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/\Q${\KEY}\E|invalid memory alloc/, 'neither key nor internal errors in the log');
 
+# An answer that nobody asked for comes while the connection waits for its next request.
+my $dir = PostgreSQL::Test::Utils::tempdir();
+my ($late, $late_server) = hostile(sub {
+	my ($connection) = @_;
+
+	print $connection answer('asked for');
+	return if -e "$dir/injected";
+	wait_until(sub { return -e "$dir/inject"; }, 'the client to be content');
+	print $connection answer('INJECTED');
+	append_to_file("$dir/injected", '');
+	print $connection answer('the second') if RawServer::_read_request($connection);
+});
+is(ask($late)->{out}, 'asked for', 'an answer');
+append_to_file("$dir/inject", '');
+wait_until(sub { return -e "$dir/injected"; }, 'the server to send what nobody asked for');
+is(ask($late)->{out}, 'asked for', 'what came unasked is not the next answer');
+
 # What a rendered request shows in a database that is not UTF-8.
 $node->safe_psql('postgres', q{CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0});
 $node->safe_psql('latin', 'CREATE EXTENSION chaincall');
