@@ -180,6 +180,22 @@ fault_explains(const HttpExchange *exchange, CURLcode result)
 	}
 }
 
+/*
+ * Is it a line of the header that libcurl found too long (100 kB)?  It calls
+ * that want of memory, which it is hardly ever at this point, or, since 8.6,
+ * by its name.
+ */
+static bool
+header_too_large(const HttpExchange *exchange, CURLcode result)
+{
+#if LIBCURL_VERSION_NUM >= 0x080600
+	if (result == CURLE_TOO_LARGE)
+		return exchange->connected && !exchange->header_ended;
+#endif
+	return result == CURLE_OUT_OF_MEMORY && exchange->connected &&
+		!exchange->header_ended;
+}
+
 /* Turns libcurl's result, with the handle out of its lane, into a fault. */
 void
 answer_conclude(HttpExchange *exchange, CURLcode result)
@@ -220,6 +236,13 @@ answer_conclude(HttpExchange *exchange, CURLcode result)
 	if (fault == HTTP_OK)
 	{
 		exchange->fault = HTTP_OK;
+		return;
+	}
+
+	if (header_too_large(exchange, result))
+	{
+		exchange_fault(exchange, HTTP_TOO_LARGE,
+					   "header of the answer is too large");
 		return;
 	}
 
