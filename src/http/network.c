@@ -36,6 +36,7 @@ static const Network refused_networks[] = {
 	{{MAPPED, 192, 0, 0, 192}, 128},	/* Oracle Cloud */
 	{{0xfe, 0x80}, 10},			/* IPv6 link-local */
 	{{0xfd, 0x00, 0x0e, 0xc2, [14] = 0x02, [15] = 0x54}, 128},	/* AWS */
+	{{0xfd, 0x00, 0x0e, 0xc2, [15] = 0x23}, 128},	/* AWS, for pods */
 	{{0xfd, 0x20, 0x00, 0xce, [14] = 0x02, [15] = 0x54}, 128},	/* Google */
 };
 

@@ -82,7 +82,7 @@ SELECT address, fault, message FROM unnest('{169.254.169.254, 169.254.0.1:80, 0x
     chaincall_test_http('http://' || address || '/latest/meta-data', method => 'GET', connect_timeout => 2000);
 SELECT fault, message FROM chaincall_test_http('http://169.254.169.254/', method => 'GET', proxy => :'url');
 SELECT chaincall_test_network_refused(a), a FROM unnest('{169.253.255.255, 169.254.0.0, 169.254.255.255, 169.255.0.0, 127.0.0.1, 10.0.0.1, 0.0.0.0, ::, ::1,
-    fe7f::1, fe80::, febf:ffff::1, fec0::1, fd00:ec2::253, fd00:ec2::254, fd20:ce::254, 100.100.100.199, 100.100.100.200, 168.63.129.16, 192.0.0.192, ::169.254.1.1, ::ffff:169.254.1.1,
+    fe7f::1, fe80::, febf:ffff::1, fec0::1, fd00:ec2::253, fd00:ec2::254, fd00:ec2::23, fd20:ce::254, 100.100.100.199, 100.100.100.200, 168.63.129.16, 192.0.0.192, ::169.254.1.1, ::ffff:169.254.1.1,
     64:ff9b::a9fe:1, 64:ff9b::1.2.3.4, 2002:a9fe:a9fe::1, 2002:102:304::1, 2001:db8::1}'::text[]) AS a;
 SELECT chaincall_test_network_refused('169.254.169.254', l), l FROM unnest('{"", " ", 169.254.0.0/16, 169.254.169.254, 169.254.169.255/31, 169.254.169.253,
     0.0.0.0/0, ::/0, "10.0.0.0/8 , 169.254.169.0/24", fe80::/10, ::ffff:169.254.0.0/112}'::text[]) AS l;
