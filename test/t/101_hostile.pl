@@ -12,7 +12,9 @@ use Test::More;
 
 use constant KEY => 'sk-key-77c0ffee';
 
-my $node = new_node('hostile');
+# what the environment says of proxies is not asked
+my %proxies = map { $_ => 'http://127.0.0.1:9' } qw(http_proxy https_proxy all_proxy HTTPS_PROXY ALL_PROXY);
+my $node = new_node('hostile', env => { %proxies, no_proxy => '*' });
 my $session = session($node);
 my $made = 0;
 
@@ -81,6 +83,18 @@ is(ask($late)->{out}, 'asked for', 'an answer');
 append_to_file("$dir/inject", '');
 wait_until(sub { return -e "$dir/injected"; }, 'the server to send what nobody asked for');
 is(ask($late)->{out}, 'asked for', 'what came unasked is not the next answer');
+
+# A header with one long line.
+my ($header, $header_server) = hostile(sub { print { $_[0] } answer('hello', 'X-Long: ' . ('x' x 10_000_000) . "\r\n"); });
+$result = ask($header);
+is($result->{state}, 'MC006', 'a header of 10 MB');
+like($result->{message}, qr/header of the answer is too large/, 'a header of 10 MB: said so');
+
+# A server's own proxy is used though no_proxy names all hosts.
+my $proxy = RawServer->new(sub { print { $_[0] } answer('by proxy'); });
+add_server($session, 'proxied', 'http://127.0.0.1:9/v1', proxy => $proxy->url);
+add_model($session, 'proxied', 'proxied', 'remote', retry => '0');
+is(ask('proxied')->{out}, 'by proxy', 'no_proxy of the environment is ignored');
 
 # What a rendered request shows in a database that is not UTF-8.
 $node->safe_psql('postgres', q{CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0});
