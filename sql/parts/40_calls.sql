@@ -28,4 +28,4 @@ COMMENT ON FUNCTION render(text, text, jsonb, jsonb) IS
 CREATE FUNCTION last_trace() RETURNS text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'chaincall_last_trace';
 COMMENT ON FUNCTION last_trace() IS
-    'the last run of this session as a waterfall, one line an attempt';
+    'the last run of this session as a waterfall, one line an attempt; null when another role ran it';

@@ -279,13 +279,17 @@ chaincall_render(PG_FUNCTION_ARGS)
 	PG_RETURN_JSONB_P(result);
 }
 
-/* last_trace() → text: the session's last run as a waterfall */
+/*
+ * last_trace() → text: the session's last run as a waterfall, for the role
+ * that ran it.  It holds words of services, which may be about anything, and a
+ * session changes hands: SET ROLE, a pooler, a SECURITY DEFINER function.
+ */
 Datum
 chaincall_last_trace(PG_FUNCTION_ARGS)
 {
 	const Trace *trace = trace_last();
 
-	if (trace == NULL)
+	if (trace == NULL || !has_privs_of_role(GetUserId(), trace->role))
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(trace_waterfall(trace, BAR_WIDTH)));
 }

@@ -25,6 +25,7 @@
 #include "base/ids.h"
 #include "base/settings.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "trace/trace.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -102,6 +103,7 @@ trace_begin(const char *chain, const pg_uuid_t *id)
 	trace = MemoryContextAllocZero(context, sizeof(Trace));
 	trace->context = context;
 	trace->id = *id;
+	trace->role = GetUserId();
 	trace->chain = MemoryContextStrdup(context, chain);
 	trace->started_at = GetCurrentTimestamp();
 	trace->started_us = clock_us();

@@ -37,6 +37,7 @@ typedef struct Span
 typedef struct Trace
 {
 	pg_uuid_t	id;				/* the run's; W3C trace id */
+	Oid			role;			/* whose run it is */
 	char	   *chain;
 	TimestampTz started_at;		/* the wall clock at started_us */
 	int64		started_us;
