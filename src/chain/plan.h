@@ -50,10 +50,12 @@ typedef struct PlanOps
 	/*
 	 * Runs work(arg), which evaluates expressions and may raise.  Where
 	 * catchable, an error is returned as data; else it may be raised on.
-	 * slow: the time it takes must be bounded.
+	 * slow: the time it takes must be bounded, at the latest by deadline_us,
+	 * when the time of the steps around is up.
 	 */
 	StepError  *(*evaluate) (void *driver, void (*work) (void *), void *arg,
-							 bool catchable, bool slow);
+							 bool catchable, bool slow,
+							 int64 deadline_us);
 	/* The task is no longer wanted; the plan frees it. */
 	void		(*cancel) (void *driver, Task *task);
 	/* The definition of a chain called by a function step, and its values. */

@@ -129,7 +129,9 @@ plan_evaluate(ChainPlan *plan, Evaluation *evaluation, const StepRun *run,
 	context.previous = error_context_stack;
 	error_context_stack = &context;
 	error = plan->ops->evaluate(plan->driver, evaluation_work, evaluation,
-								catchable, slow);
+								catchable, slow,
+								item ? item->limit_us :
+								plan_limit_around(run));
 	error_context_stack = context.previous;
 	MemoryContextSwitchTo(old);
 	return error ? plan_place_error(plan, run, item, error) : NULL;

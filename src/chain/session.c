@@ -36,17 +36,29 @@ typedef struct Session
 
 static int	running = 0;		/* runs that wait for each other */
 
+static const char *const timeout_message = "step took longer than its timeout";
+static const char *const timeout_hint =
+	"Raise \"timeout\", or say with \"on_error\" what is to happen then.";
+
 /* ---- what the plan asks for ---- */
 
 static StepError *
 session_evaluate(void *driver, void (*work) (void *), void *arg,
-				 bool catchable, bool slow)
+				 bool catchable, bool slow, int64 deadline_us)
 {
-	Guard		guard = {.catch = catchable, .deadline_us = CLOCK_NEVER};
+	Guard		guard = {
+		.catch = catchable,
+		.deadline_us = slow ? deadline_us : CLOCK_NEVER,
+		.overrun = CLASS_TIMEOUT,
+		.message = timeout_message,
+		.hint = timeout_hint
+	};
+	int64		inline_us = clock_us() +
+		setting_inline_timeout * INT64CONST(1000);
 
-	if (slow && setting_inline_timeout > 0)
+	if (slow && setting_inline_timeout > 0 && inline_us < deadline_us)
 	{
-		guard.deadline_us = clock_us() + setting_inline_timeout * INT64CONST(1000);
+		guard.deadline_us = inline_us;
 		guard.overrun = CLASS_LIMIT;
 		guard.message = "an expression took too long";
 		guard.hint = "Simplify the regular expression or filter, or raise chaincall.inline_timeout.";
@@ -234,8 +246,8 @@ run_local(Session *session, Task *task)
 		.catch = task->catchable,
 		.deadline_us = task->deadline_us,
 		.overrun = CLASS_TIMEOUT,
-		.message = "step took longer than its timeout",
-		.hint = "Raise \"timeout\", or say with \"on_error\" what is to happen then."
+		.message = timeout_message,
+		.hint = timeout_hint
 	};
 	Span	   *span;
 	StepError  *volatile error = NULL;
