@@ -161,8 +161,20 @@ survives("$_&times=2", 3) for ('status=503', 'status=408', 'reset=head', 'reset=
 
 # Being throttled uses up time, not attempts; but who wants no repetition gets none.
 fails('status=429', 'throttled', status => 429, attempts => 1, columns => { retry => '0' });
-fails('status=429', 'throttled', status => 429, attempts => 'any', hint => qr/max_in_flight/,
-	columns => { timeout => '150 ms', retry => '{"first": "10 ms", "max": "10 ms"}' });
+subtest 'status=429 without end' => sub {
+	my $model = make_model('models', 'fixed?status=429', timeout => '400 ms', retry => '{"first": "10 ms", "max": "10 ms"}');
+	my $result;
+
+	$models->reset;
+	$result = ask($model);
+
+	# the time is up in a wait, or while a request is in the air
+	like($result->{state}, qr/^MC00[12]$/, 'SQLSTATE');
+	like($result->{message}, qr/answered 429|no answer within 400 ms/, 'message');
+	like($result->{hint}, qr/max_in_flight|timeout/, 'hint');
+	cmp_ok($models->stats->{by_status}{429}, '>', 5, 'asked more often than there are attempts');
+	check_nothing_left();
+};
 survives('status=429&times=9', 10, columns => { retry => '{"first": "2 ms", "max": "2 ms"}' });
 survives('status=429&retry_after=1&times=1', 2, least_ms => 950);
 survives('status=503&retry_after=1&times=1', 2, least_ms => 950);

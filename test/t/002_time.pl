@@ -388,9 +388,9 @@ for my $case ([ 'after 100 ms, timeout 150 ms', 100 ], [ 'after 200 ms, timeout 
 	subtest "what lay in the socket is not late: $name" => sub {
 		add_model($admin, "step$delay", 'models', "delay-$delay");
 		add_model($admin, "model$delay", 'models', "delay-$delay", timeout => '150 ms');
-		my $step = make_chain("steps:\n  a: {model: step$delay, prompt: hello, timeout: 150 ms}\n  b: {sql: SELECT pg_sleep(0.3)}\noutput: \"{{a}}\"");
-		my $model = make_chain("steps:\n  a: {model: model$delay, prompt: hello}\n  b: {sql: SELECT pg_sleep(0.3)}\noutput: \"{{a}}\"");
-		my $block = make_chain("timeout: 250 ms\nsteps:\n  a: {model: step$delay, prompt: hello}\n  b: {sql: SELECT pg_sleep(0.3)}\noutput: \"{{a}}\"");
+		my $step = make_chain("steps:\n  a: {model: step$delay, prompt: hello, timeout: 150 ms}\n  b: {sql: SELECT pg_sleep(0.6)}\noutput: \"{{a}}\"");
+		my $model = make_chain("steps:\n  a: {model: model$delay, prompt: hello}\n  b: {sql: SELECT pg_sleep(0.6)}\noutput: \"{{a}}\"");
+		my $block = make_chain("timeout: 250 ms\nsteps:\n  a: {model: step$delay, prompt: hello}\n  b: {sql: SELECT pg_sleep(0.6)}\noutput: \"{{a}}\"");
 
 		is($session->run("SELECT $step()")->{out}, '"A fixed answer."', 'timeout of the step');
 		is($session->run("SELECT $model()")->{out}, '"A fixed answer."', 'timeout of the model');

@@ -104,6 +104,14 @@ subtest 'many sessions at once' => sub {
 	$_->quit for @sessions;
 };
 
+# How many sockets a backend has open.
+sub sockets
+{
+	my ($of) = @_;
+
+	return scalar grep { (readlink($_) // '') =~ /^socket:/ } glob('/proc/' . $of->pid . '/fd/*');
+}
+
 subtest 'HTTP/2' => sub {
 	my ($program) = grep { -x } map { "$_/nghttpx" } split(/:/, $ENV{PATH}), '/usr/sbin', '/usr/local/sbin';
 	my ($certificate, $key) = make_certificate('IP:127.0.0.1');
@@ -119,14 +127,27 @@ subtest 'HTTP/2' => sub {
 		'<pipe', \*PROXY, '>', '/dev/null', '2>', '/dev/null');
 	wait_until(sub { IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port") }, 'nghttpx listens');
 	add_server($admin, 'two', "https://127.0.0.1:$port/v1", ca_file => $certificate);
-	add_model($admin, 'two', 'two', 'delay-100');
+	add_model($admin, 'two', 'two', 'delay-1000');
 	make_chain('many', "each: 50\nmodel: two\nprompt: \"{{item}}\"");
 	$new = session($node);
 	is($new->must("SELECT chaincall.call('two', 'hello')"), ANSWER, 'an answer');
 	like($models->last->{headers}{via}, qr/^2\b/, 'was asked for by HTTP/2');
-	$models->reset;
-	is($new->must('SELECT jsonb_array_length(many())'), '50', 'fifty calls at once');
-	is(scalar(grep { $_->{headers}{via} =~ /^2\b/ } $models->last(50)), 50, 'by HTTP/2 all');
+	for my $how ('warm', 'cold')
+	{
+		my $before;
+
+		if ($how eq 'cold')
+		{
+			$new->quit;
+			$new = session($node, sql => 'SELECT hello()');
+		}
+		$before = sockets($new);
+		$models->reset;
+		is($new->must('SELECT jsonb_array_length(many())'), '50', "$how: fifty calls at once");
+		is(scalar(grep { $_->{headers}{via} =~ /^2\b/ } $models->last(50)), 50, "$how: by HTTP/2 all");
+		is($models->stats->{max_in_flight}, 50, "$how: side by side");
+		is(sockets($new) - $before, $how eq 'cold' ? 1 : 0, "$how: on one connection");
+	}
 	$new->quit;
 	close PROXY;
 	$proxy->finish;
