@@ -26,6 +26,7 @@
 #include "chain/yaml.h"
 #include "commands/defrem.h"
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "utils/builtins.h"
@@ -158,10 +159,11 @@ check_path(const char *name, const char *value)
 static Jsonb *
 option_json(const char *name, const char *value)
 {
+	char	   *utf8 = pg_server_to_any(value, strlen(value), PG_UTF8);
 	Jsonb	   *json;
 	char	   *fault;
 
-	if (!json_parse_untrusted(value, strlen(value), &json, &fault))
+	if (!json_parse_untrusted(utf8, strlen(utf8), &json, &fault))
 		bad_hidden_value(name, psprintf("it %s", fault), NULL);
 	return json;
 }

@@ -105,6 +105,11 @@ add_model($latin, 'm', 's', 'm');
 $latin->must("CREATE FUNCTION f(x text) RETURNS text LANGUAGE chaincall AS 'model: m\nprompt: \"caf\xc3\xa9 {{x}}\"'");
 is($latin->must("SELECT chaincall.render('f', 'chain', jsonb_build_object('x', '\xc3\xbc')) -> 'body' -> 'messages' -> 0 ->> 'content'"),
 	"caf\xc3\xa9 \xc3\xbc", 'a rendered request in LATIN1');
+add_server($latin, 'service', 'http://127.0.0.1:9', api => 'http', request => qq({"r\xc3\xa9sum\xc3\xa9": "\xc3\xa0 {{input}}"}));
+add_model($latin, 'service', 'service', 'm', kind => 'json');
+$latin->must("CREATE FUNCTION g(x text) RETURNS jsonb LANGUAGE chaincall AS '{model: service, input: \"{{x}}\"}'");
+is($latin->must("SELECT chaincall.render('g', 'chain', jsonb_build_object('x', '\xc3\xbc')) ->> 'body'"),
+	qq({"r\xc3\xa9sum\xc3\xa9": "\xc3\xa0 \xc3\xbc"}), 'a request template in LATIN1');
 $latin->quit;
 
 $session->quit;
