@@ -211,7 +211,7 @@ api_params_read(const Jsonb *params, ApiParams *out)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHAIN_INPUT),
 				 errmsg("invalid params: %s", fault),
-				 hint ? errhint("%s", hint) : 0));
+				 errhint("%s", hint ? hint : "They come from the step's params and the model's; null takes one of the model's away.")));
 }
 
 /*

@@ -236,7 +236,8 @@ api_require_object(const ApiRequest *request)
 	if (request->body == NULL || !JB_ROOT_IS_OBJECT(request->body))
 		ereport(ERROR,
 				(errcode(ERRCODE_CHAIN_INPUT),
-				 errmsg("a request is no JSON object")));
+				 errmsg("a request is no JSON object"),
+				 errhint("Give the body that the provider's api takes: {\"messages\": [...]}.")));
 	if (json_get(request->body, "stream", &v) && v.type == jbvBool &&
 		v.val.boolean)
 		ereport(ERROR,

@@ -173,7 +173,7 @@ start_call_work(void *arg)
 }
 
 static void
-start_call_context(void *arg)
+call_context(void *arg)
 {
 	const Task *task = arg;
 
@@ -192,7 +192,7 @@ start_call(Session *session, Task *task)
 
 	call->session = session;
 	call->task = task;
-	context.callback = start_call_context;
+	context.callback = call_context;
 	context.arg = task;
 	context.previous = error_context_stack;
 	error_context_stack = &context;
@@ -462,6 +462,22 @@ render_local(const Task *task)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
+/* The request of a model step, whose encoder may raise. */
+static Jsonb *
+render_call(Task *task)
+{
+	ErrorContextCallback context;
+	Jsonb	   *request;
+
+	context.callback = call_context;
+	context.arg = task;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	request = call_render(GetUserId(), &task->call);
+	error_context_stack = context.previous;
+	return request;
+}
+
 /* Asks the plan for tasks until the one at path comes; none is run. */
 static Jsonb *
 render_loop(Session *session, const char *path, StringInfo waiting)
@@ -478,7 +494,7 @@ render_loop(Session *session, const char *path, StringInfo waiting)
 			model = false;
 		else if (plan_path_matches(task->path, path))
 			return task->kind == TASK_MODEL ?
-				call_render(GetUserId(), &task->call) : render_local(task);
+				render_call(task) : render_local(task);
 		else if (waiting->len < 1000)
 			appendStringInfo(waiting, "%s%s", waiting->len ? ", " : "",
 							 task->path);
