@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "catalog/catalog.h"
 #include "catalog/catalog_option.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -48,14 +49,20 @@ new_row(TriggerData *trigger)
 		? trigger->tg_newtuple : trigger->tg_trigtuple;
 }
 
+/* A column's value; it is of that type where the table is one of ours. */
 static Datum
-row_column(TriggerData *trigger, const char *name, bool *isnull)
+row_column(TriggerData *trigger, const char *name, Oid type, bool *isnull)
 {
 	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
 	int			attno = SPI_fnumber(desc, name);
 
-	if (attno <= 0)
-		elog(ERROR, "column \"%s\" does not exist", name);
+	if (attno <= 0 || SPI_gettypeid(desc, attno) != type)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("this function checks rows of chaincall's own tables before they are written"),
+				 errdetail("Table \"%s\" has no column \"%s\" of type %s.",
+						   RelationGetRelationName(trigger->tg_relation), name,
+						   format_type_be(type))));
 	return heap_getattr(new_row(trigger), attno, desc, isnull);
 }
 
@@ -85,10 +92,10 @@ chaincall_check_model(PG_FUNCTION_ARGS)
 	Datum		datum;
 	bool		isnull;
 
-	datum = row_column(trigger, "kind", &isnull);
+	datum = row_column(trigger, "kind", TEXTOID, &isnull);
 	if (!isnull)
 		check_kind(TextDatumGetCString(datum));
-	datum = row_column(trigger, "params", &isnull);
+	datum = row_column(trigger, "params", JSONBOID, &isnull);
 	if (!isnull)
 	{
 		char	   *hint = NULL;
@@ -100,10 +107,10 @@ chaincall_check_model(PG_FUNCTION_ARGS)
 					 errmsg("invalid params of a model: %s", fault),
 					 hint ? errhint("%s", hint) : 0));
 	}
-	datum = row_column(trigger, "retry", &isnull);
+	datum = row_column(trigger, "retry", JSONBOID, &isnull);
 	if (!isnull)
 		(void) option_retry(DatumGetJsonbP(datum));
-	datum = row_column(trigger, "timeout", &isnull);
+	datum = row_column(trigger, "timeout", INTERVALOID, &isnull);
 	if (!isnull)
 	{
 		int64		ms = option_interval_ms(DatumGetIntervalP(datum));
@@ -127,15 +134,15 @@ chaincall_check_endpoint(PG_FUNCTION_ARGS)
 	Datum		datum;
 	bool		isnull;
 
-	datum = row_column(trigger, "server", &isnull);
+	datum = row_column(trigger, "server", TEXTOID, &isnull);
 	if (!isnull)
 		(void) catalog_server(TextDatumGetCString(datum), false);
-	datum = row_column(trigger, "remote_name", &isnull);
+	datum = row_column(trigger, "remote_name", TEXTOID, &isnull);
 	if (isnull)
 	{
 		int			attno = SPI_fnumber(desc, "remote_name");
 
-		datum = row_column(trigger, "model", &isnull);
+		datum = row_column(trigger, "model", TEXTOID, &isnull);
 		row = heap_modify_tuple_by_cols(row, desc, 1, &attno, &datum, &isnull);
 	}
 	return PointerGetDatum(row);

@@ -77,6 +77,16 @@ SELECT security_seen();
 ROLLBACK;
 SELECT security_seen();
 
+-- triggers of the extension on somebody else's table
+CREATE TABLE security_models (kind int, params int);
+CREATE TRIGGER t BEFORE INSERT ON security_models FOR EACH ROW EXECUTE FUNCTION chaincall.check_model();
+INSERT INTO security_models VALUES (1, 2);
+DROP TABLE security_models;
+CREATE TABLE security_endpoints (server text, remote_name text);
+CREATE TRIGGER t BEFORE INSERT ON security_endpoints FOR EACH ROW EXECUTE FUNCTION chaincall.check_endpoint();
+INSERT INTO security_endpoints VALUES ('security', NULL);
+DROP TABLE security_endpoints;
+
 SET client_min_messages = warning;
 DROP FUNCTION security_ask(), security_seen();
 DROP SERVER security CASCADE;
