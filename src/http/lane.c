@@ -424,10 +424,14 @@ serve_event(const struct epoll_event *event)
 	lane = http_loop.lanes[index];
 	if (watch->wanted == 0)
 	{
-		if (watch->ours && !watch->multiplexed)
+		/* that it could be written to says nothing */
+		bool		silent = (event->events & ~EPOLLOUT) == 0;
+
+		if (watch->ours && !watch->multiplexed && !silent)
 			retire(fd);
 		if (watch->registered != 0)
-			watch_change(lane, fd, watch, 0);
+			watch_change(lane, fd, watch,
+						 watch->ours && silent ? CURL_POLL_IN : 0);
 		return;
 	}
 	if (event->events & EPOLLIN)
