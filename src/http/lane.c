@@ -513,6 +513,32 @@ may_connect_again(const HttpExchange *exchange, CURLcode result)
 		loop_attended_us() < exchange->connect_until_us;
 }
 
+/*
+ * A connection that was kept turns out dead before an answer begins: the
+ * server had closed it meanwhile, which is no fault of this exchange.  libcurl
+ * mostly finds out by itself, but newer ones not when sending fails.  Each time
+ * costs a connection that was kept, so there is an end to it.
+ */
+static bool
+connection_was_stale(const HttpExchange *exchange, CURLcode result)
+{
+	return (result == CURLE_SEND_ERROR || result == CURLE_RECV_ERROR ||
+			result == CURLE_GOT_NOTHING) &&
+		exchange->connected && !exchange->opened &&
+		exchange->first_byte_us == 0 && exchange->fault == HTTP_OK;
+}
+
+static void
+connect_anew(HttpExchange *exchange)
+{
+	host_left(exchange, true);
+	exchange->connected = false;
+	exchange->sent_us = 0;
+	exchange->curl_message[0] = '\0';
+	loop_connecting(exchange);
+	loop_queue(exchange);
+}
+
 static void
 note_protocol(const HttpExchange *exchange)
 {
@@ -544,6 +570,11 @@ read_results(Lane *lane)
 			host_left(exchange, true);
 			exchange->opened = false;
 			loop_queue(exchange);
+			continue;
+		}
+		if (connection_was_stale(exchange, result))
+		{
+			connect_anew(exchange);
 			continue;
 		}
 		answer_conclude(exchange, result);
