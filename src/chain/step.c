@@ -18,6 +18,9 @@
 
 #define MAX_STEP_NESTING 50
 
+/* Of an interval: 100 years, which as microseconds stays far from overflow. */
+#define LONGEST_MS (100 * 365.25 * 24 * 3600 * 1000)
+
 static const struct
 {
 	const char *key;
@@ -133,7 +136,7 @@ parse_interval(const YamlNode *node, const char *key)
 {
 	const char *text = step_text(node, key);
 	MemoryContext cxt = CurrentMemoryContext;
-	int64		ms = 0;
+	volatile double ms = 0;
 
 	if (node->type == YAML_NUMBER || strspn(text, "0123456789. ") == strlen(text))
 		definition_error(node->line, ERRCODE_SYNTAX_ERROR,
@@ -148,8 +151,10 @@ parse_interval(const YamlNode *node, const char *key)
 														 CStringGetDatum(text),
 														 ObjectIdGetDatum(InvalidOid),
 														 Int32GetDatum(-1)));
-		ms = (interval->time + interval->day * USECS_PER_DAY +
-			  interval->month * (DAYS_PER_MONTH * USECS_PER_DAY)) / 1000;
+		/* infinite ones are made of the largest numbers there are */
+		ms = ((double) interval->time +
+			  (double) interval->day * USECS_PER_DAY +
+			  (double) interval->month * DAYS_PER_MONTH * USECS_PER_DAY) / 1000;
 	}
 	PG_CATCH();
 	{
@@ -159,11 +164,15 @@ parse_interval(const YamlNode *node, const char *key)
 		ms = 0;
 	}
 	PG_END_TRY();
-	if (ms <= 0)
+	if (ms < 1)
 		definition_error(node->line, ERRCODE_SYNTAX_ERROR,
 						 "Write it like \"300 ms\" or \"2 min\".",
 						 "\"%s\" is not an interval of at least 1 ms", key);
-	return ms;
+	if (ms > LONGEST_MS)
+		definition_error(node->line, ERRCODE_SYNTAX_ERROR,
+						 "Leave it out for no bound.",
+						 "\"%s\" is longer than 100 years", key);
+	return (int64) ms;
 }
 
 /* `retry`: repetitions, or {attempts, first, factor, max}. */
