@@ -19,6 +19,12 @@
 /* What an answer that tells its length is believed before it has come. */
 #define BELIEVED_BODY_ROOM (64 * 1024)
 
+/*
+ * Of all answers that this process is reading: thousands at once, each within
+ * its bound, must not take the machine's memory.  No bound of one is higher.
+ */
+#define MAX_BODY_BYTES ((size_t) 1024 * 1024 * 1024)
+
 static void
 fault_too_large(HttpExchange *exchange)
 {
@@ -29,6 +35,11 @@ fault_too_large(HttpExchange *exchange)
 	exchange_fault(exchange, HTTP_TOO_LARGE, message);
 }
 
+/*
+ * Makes room for len bytes more and the NUL.  False, with the fault noted: out
+ * of memory, or the answers under way, of which each is within its bound, are
+ * too large together.
+ */
 static bool
 body_reserve(HttpExchange *exchange, size_t len)
 {
@@ -50,9 +61,19 @@ body_reserve(HttpExchange *exchange, size_t len)
 		room *= 2;
 	room = Min(room, exchange->max_answer + 1);
 
+	if (http_loop.body_bytes - exchange->body_room + room > MAX_BODY_BYTES)
+	{
+		exchange_fault(exchange, HTTP_NO_RESOURCE,
+					   "the answers under way take more than 1 GB together");
+		return false;
+	}
 	body = realloc(exchange->body, room);
 	if (body == NULL)
+	{
+		exchange_fault(exchange, HTTP_NO_RESOURCE, "out of memory");
 		return false;
+	}
+	http_loop.body_bytes += room - exchange->body_room;
 	exchange->body = body;
 	exchange->body_room = room;
 	return true;
@@ -73,10 +94,7 @@ answer_body(char *data, size_t size, size_t count, void *arg)
 	if (len == 0)
 		return 0;
 	if (!body_reserve(exchange, len))
-	{
-		exchange_fault(exchange, HTTP_NO_RESOURCE, "out of memory");
 		return 0;
-	}
 	memcpy(exchange->body + exchange->received, data, len);
 	exchange->received += len;
 	if (exchange->partial)

@@ -223,6 +223,7 @@ exchange_release(HttpExchange *exchange)
 {
 	free(exchange->body);
 	exchange->body = NULL;
+	http_loop.body_bytes -= exchange->body_room;
 	exchange->received = 0;
 	exchange->body_room = 0;
 	exchange->host->exchanges--;

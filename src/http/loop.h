@@ -162,6 +162,7 @@ typedef struct Loop
 	int			nexchanges;		/* not idle */
 	int			nfinished;
 	int			nopen;			/* sockets */
+	size_t		body_bytes;		/* room for the answers of all exchanges */
 	bool		doomed;			/* some exchange is */
 
 	dlist_head	hosts[HOST_BUCKETS];
