@@ -239,6 +239,7 @@ compile_tuple(HeapTuple tuple)
 	definition->result = proc->prorettype;
 	definition->strict = proc->proisstrict;
 	definition->returns_set = proc->proretset;
+	definition_describe_result(definition);
 	return definition;
 }
 

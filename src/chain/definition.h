@@ -12,6 +12,7 @@
 
 #include "postgres.h"
 
+#include "access/tupdesc.h"
 #include "api/api.h"
 #include "chain/expression.h"
 #include "chain/shape.h"
@@ -186,6 +187,8 @@ struct Definition
 	Oid			result;			/* InvalidOid for DO */
 	bool		strict;
 	bool		returns_set;
+	char	   *column;			/* the only one of RETURNS TABLE, or NULL */
+	TupleDesc	columns;		/* of OUT arguments and TABLE, or NULL */
 	int			nargs;
 	ChainArg   *args;
 	Step	   *body;
@@ -219,7 +222,7 @@ extern Jsonb **definition_inputs(Definition *definition, const Jsonb *input,
 
 /* chain/result.c */
 extern Jsonb *definition_rows(const Definition *definition, Jsonb *output);
-extern char *definition_column(const Definition *definition);
+extern void definition_describe_result(Definition *definition);
 extern Jsonb *definition_row(Jsonb *element, const char *column);
 extern Jsonb *definition_result(const Definition *definition, Jsonb *output);
 

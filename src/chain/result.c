@@ -34,22 +34,31 @@ definition_rows(const Definition *definition, Jsonb *output)
 }
 
 /*
- * The name of the only column of RETURNS TABLE (x ...), for definition_row();
- * NULL where rows are not scalars, or JSON, which an object is too.
+ * Notes what the result's columns are, while the function is surely there: it
+ * may be dropped during a run.  Sets column and columns.
  */
-char *
-definition_column(const Definition *definition)
+void
+definition_describe_result(Definition *definition)
 {
-	if (!definition->returns_set || definition->result == RECORDOID ||
-		definition->result == JSONBOID || definition->result == JSONOID ||
-		type_is_rowtype(definition->result))
-		return NULL;
-	return get_func_result_name(definition->function);
+	MemoryContext old = MemoryContextSwitchTo(definition->cxt);
+	TupleDesc	desc = NULL;
+
+	if (definition->result == RECORDOID)
+	{
+		if (get_func_result_type(definition->function, NULL,
+								 &desc) == TYPEFUNC_COMPOSITE)
+			definition->columns = desc;
+	}
+	else if (definition->returns_set && definition->result != JSONBOID &&
+			 definition->result != JSONOID &&
+			 !type_is_rowtype(definition->result))
+		definition->column = get_func_result_name(definition->function);
+	MemoryContextSwitchTo(old);
 }
 
 /*
  * A row written as {"x": ...} is the value of the only column x, so that rows
- * of a sql step fit; column: of definition_column().
+ * of a sql step fit; column: the definition's.
  */
 Jsonb *
 definition_row(Jsonb *element, const char *column)
@@ -61,19 +70,6 @@ definition_row(Jsonb *element, const char *column)
 		return element;
 	field = json_field(element, column);
 	return field ? field : element;
-}
-
-/* The columns of OUT arguments and RETURNS TABLE; NULL where there are none. */
-static TupleDesc
-output_columns(const Definition *definition)
-{
-	TupleDesc	desc = NULL;
-
-	if (definition->result != RECORDOID ||
-		get_func_result_type(definition->function, NULL,
-							 &desc) != TYPEFUNC_COMPOSITE)
-		return NULL;
-	return desc;
 }
 
 static Jsonb *
@@ -108,7 +104,6 @@ Jsonb *
 definition_result(const Definition *definition, Jsonb *output)
 {
 	Oid			type = definition->result;
-	TupleDesc	columns;
 	ErrorContextCallback context;
 
 	if (type == VOIDOID)
@@ -120,21 +115,20 @@ definition_result(const Definition *definition, Jsonb *output)
 	context.arg = unconstify(Definition *, definition);
 	context.previous = error_context_stack;
 	error_context_stack = &context;
-	columns = output_columns(definition);
 	if (definition->returns_set)
 	{
 		Jsonb	   *rows = definition_rows(definition, output);
-		const char *column = definition_column(definition);
 		int			n = json_count(rows);
 		Jsonb	  **items = palloc(Max(n, 1) * sizeof(Jsonb *));
 
 		for (int i = 0; i < n; i++)
-			items[i] = convert(definition_row(json_element(rows, i), column),
-							   type, columns);
+			items[i] = convert(definition_row(json_element(rows, i),
+											  definition->column),
+							   type, definition->columns);
 		output = json_array(items, n);
 	}
 	else
-		output = convert(output, type, columns);
+		output = convert(output, type, definition->columns);
 	error_context_stack = context.previous;
 	return output;
 }

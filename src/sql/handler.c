@@ -36,7 +36,7 @@ typedef struct ResultType
 	Oid			type;
 	TupleDesc	row;			/* of a RECORD; NULL: type says it */
 	bool		is_row;
-	const char *column;			/* of definition_column() */
+	const char *column;			/* the definition's */
 } ResultType;
 
 /* A RECORD takes its columns from the query. */
@@ -71,7 +71,7 @@ find_result_type(FunctionCallInfo fcinfo, const Definition *definition,
 		return;
 	result->row = result_row(fcinfo, &result->type);
 	result->is_row = result->row != NULL || type_is_rowtype(result->type);
-	result->column = definition_column(definition);
+	result->column = definition->column;
 }
 
 static Datum
