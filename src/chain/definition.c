@@ -103,7 +103,7 @@ definition_of_call(const char *model, CallForm form, Jsonb *params)
 {
 	Definition *definition = palloc0(sizeof(Definition));
 	Step	   *step = palloc0(sizeof(Step));
-	YamlNode	input = {.type = YAML_STRING,.line = 1,.text = "{{input}}"};
+	YamlNode	input = {.type = YAML_STRING, .line = 1, .text = "{{input}}"};
 
 	definition->cxt = CurrentMemoryContext;
 	definition->name = model;

@@ -137,12 +137,12 @@ struct Step
 	Definition *definition;
 
 	/* modifiers */
-	Expression	   *when;
+	Expression *when;
 	struct TemplateHole *each;	/* written bare, filters allowed */
 	const char *as;				/* NULL: only `item` */
 	int			as_line;
 	int			max_parallel;	/* 0: no bound */
-	Expression	   *until;
+	Expression *until;
 	int			max;
 	List	   *after;			/* of char * */
 	int			after_line;

@@ -30,7 +30,7 @@ typedef struct RunNode
 typedef struct Waiter
 {
 	dlist_node	link;			/* in the StepRun's list; unlinked: next NULL */
-	RunNode	   *node;
+	RunNode    *node;
 } Waiter;
 
 /* One run of a chain: the outermost, or one called by a function step. */

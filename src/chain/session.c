@@ -185,7 +185,7 @@ static void
 start_call(Session *session, Task *task)
 {
 	CallArg    *call = MemoryContextAlloc(task->cxt, sizeof(CallArg));
-	Guard		guard = {.catch = task->catchable,.deadline_us = CLOCK_NEVER};
+	Guard		guard = {.catch = task->catchable, .deadline_us = CLOCK_NEVER};
 	StepError  *error;
 	ErrorContextCallback context;
 	MemoryContext old = MemoryContextSwitchTo(session->cxt);
@@ -510,7 +510,7 @@ Jsonb *
 session_render(Definition *definition, Jsonb **inputs, const char *path,
 			   const Jsonb *mock)
 {
-	PlanOptions options = {.mock = mock,.untimed = true};
+	PlanOptions options = {.mock = mock, .untimed = true};
 	Session		session = {.cxt = CurrentMemoryContext};
 	StringInfoData waiting;
 	Jsonb	   *volatile result = NULL;
