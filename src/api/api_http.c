@@ -162,8 +162,30 @@ header_reserved(const JsonbValue *name)
 	return false;
 }
 
+/*
+ * Is it a header whose value is a secret?  That belongs into a user mapping:
+ * the options of a server are readable to every user.
+ */
+static bool
+header_secret(const JsonbValue *name)
+{
+	static const char *const secret[] = {
+		"Authorization", "Proxy-Authorization", "X-Api-Key", "Api-Key",
+		"X-Goog-Api-Key", "X-Auth-Token", "Cookie"
+	};
+
+	for (int i = 0; i < (int) lengthof(secret); i++)
+	{
+		if (name->val.string.len == (int) strlen(secret[i]) &&
+			pg_strncasecmp(name->val.string.val, secret[i],
+						   name->val.string.len) == 0)
+			return true;
+	}
+	return false;
+}
+
 static const char *
-header_value_fault(const JsonbValue *value)
+header_value_fault(const JsonbValue *value, bool secret)
 {
 	Mark		mark;
 	bool		open;
@@ -185,6 +207,8 @@ header_value_fault(const JsonbValue *value)
 			return "a header may hold {{api_key}} and no other name";
 		from = mark.end;
 	}
+	if (secret && from == 0 && value->val.string.len > 0)
+		return "a header that is a secret needs {{api_key}}: every user can read the options of servers";
 	return open ? "a {{ is not closed" : NULL;
 }
 
@@ -202,6 +226,7 @@ api_headers_fault(const Jsonb *headers)
 	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
 	{
 		const char *fault;
+		bool		secret;
 
 		if (token != WJB_KEY)
 			continue;
@@ -210,8 +235,9 @@ api_headers_fault(const Jsonb *headers)
 		if (header_reserved(&v))
 			return psprintf("header \"%.*s\" is set by chaincall",
 							v.val.string.len, v.val.string.val);
+		secret = header_secret(&v);
 		(void) JsonbIteratorNext(&it, &v, true);
-		if ((fault = header_value_fault(&v)) != NULL)
+		if ((fault = header_value_fault(&v, secret)) != NULL)
 			return fault;
 	}
 	return NULL;

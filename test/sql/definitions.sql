@@ -44,7 +44,7 @@ SELECT v, pg_temp.server('ca_file', v) FROM unnest(ARRAY['/etc/ssl/ca.pem', 'ca.
 SELECT n, pg_temp.server(n, v) FROM (VALUES ('path', '/x'), ('headers', '{}'), ('request', '{}'), ('answer', '$')) o(n, v);
 \set http 'api ''http'', url ''http://h'''
 SELECT v, pg_temp.server('path', v, :'http') FROM unnest(ARRAY['/v2/models/m/infer?x=1', 'v2', '', '/a b', E'/a\r\nX: y', '/a#b']) v;
-SELECT v, pg_temp.server('headers', v, :'http') FROM unnest(ARRAY['{}', '{"X-Api-Key": "{{api_key}}", "X-B": "a {{api_key}} b"}', '[]', '"x"', '{"a": 1}', '{"a b": "x"}', '{"": "x"}', '{"a\r\nX-Evil": "x"}', '{"a": "x\r\ny"}',
+SELECT v, pg_temp.server('headers', v, :'http') FROM unnest(ARRAY['{}', '{"X-Api-Key": "{{api_key}}", "X-B": "a {{api_key}} b"}', '{"authorization": "Bearer sk-secret"}', '{"Authorization": "Basic {{api_key}}"}', '[]', '"x"', '{"a": 1}', '{"a b": "x"}', '{"": "x"}', '{"a\r\nX-Evil": "x"}', '{"a": "x\r\ny"}',
     '{"a": "{{model}}"}', '{"a": "{{api_key"}', '{"Host": "evil"}', '{"content-length": "5"}', '{"a": "sk-secret"', '']) v;
 SELECT v, pg_temp.server('request', v, :'http') FROM unnest(ARRAY['{"inputs": "{{input}}", "n": "{{params.max_tokens}}"}', '"{{input}}"', '{"a": ["{{ messages }}", "{{system}}: {{prompt}}"]}', '{"a": "{{inptu}}"}', '{"a": [{"b": "{{params.max_token}}"}]}',
     '{"k": "{{api_key}}"}', '{"a": "{{input"}', '{"a": sk-secret}', '']) v;
