@@ -107,6 +107,7 @@ definition_of_call(const char *model, CallForm form, Jsonb *params)
 
 	definition->cxt = CurrentMemoryContext;
 	definition->name = model;
+	definition->single = true;
 	definition->nargs = 1;
 	definition->args = palloc0(sizeof(ChainArg));
 	definition->args[0].name = "input";

@@ -193,6 +193,7 @@ struct Definition
 	ChainArg   *args;
 	Step	   *body;
 	int			uses;			/* runs that hold it */
+	bool		single;			/* of chaincall.call() and the like: no chain */
 	bool		stale;			/* dropped when uses is 0 */
 };
 

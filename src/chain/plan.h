@@ -83,6 +83,7 @@ extern int64 plan_due(const ChainPlan *plan);
 extern void plan_tick(ChainPlan *plan, int64 now_us);
 extern bool plan_ended(const ChainPlan *plan);
 extern StepError *plan_error(const ChainPlan *plan);
+extern char *plan_failed_at(const ChainPlan *plan);
 extern Jsonb *plan_output(const ChainPlan *plan);
 extern Jsonb *plan_outputs(const ChainPlan *plan);
 

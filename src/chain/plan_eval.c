@@ -107,6 +107,27 @@ plan_make_error(ChainPlan *plan, const ItemRun *item, ErrorClass cls,
 }
 
 /*
+ * The path of the step that ended the run, or whose evaluation raised an
+ * error just now; NULL where there is none.  Palloc'd.
+ */
+char *
+plan_failed_at(const ChainPlan *plan)
+{
+	StringInfoData path;
+
+	if (plan->error != NULL)
+		return pstrdup(plan->error->step);
+	if (!plan->evaluating)
+		return NULL;
+	initStringInfo(&path);
+	if (plan->at_item != NULL)
+		path_of_item(&path, plan->at_item);
+	else
+		path_of_run(&path, plan->at_run);
+	return path.len ? path.data : pstrdup("chain");
+}
+
+/*
  * Runs the evaluation, whose time is bounded where slow.  Returns NULL, or
  * where `catchable` the error as data; other errors are raised on.
  */
@@ -122,6 +143,7 @@ plan_evaluate(ChainPlan *plan, Evaluation *evaluation, const StepRun *run,
 	evaluation->env.plan = plan;
 	evaluation->env.chain = run->chain;
 	evaluation->env.item = item ? item : run->parent;
+	plan->evaluating = true;
 	plan->at_run = run;
 	plan->at_item = item;
 	context.callback = evaluation_context;
@@ -133,6 +155,7 @@ plan_evaluate(ChainPlan *plan, Evaluation *evaluation, const StepRun *run,
 								item ? item->limit_us :
 								plan_limit_around(run));
 	error_context_stack = context.previous;
+	plan->evaluating = false;
 	MemoryContextSwitchTo(old);
 	return error ? plan_place_error(plan, run, item, error) : NULL;
 }

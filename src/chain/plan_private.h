@@ -147,6 +147,7 @@ struct ChainPlan
 	StepError  *error;
 	JsonbParseState *outputs;	/* with stop_after: what there is so far */
 	/* what is being evaluated, for error contexts */
+	bool		evaluating;
 	const StepRun *at_run;
 	const ItemRun *at_item;
 };

@@ -31,6 +31,7 @@ typedef struct Session
 	CallGroup  *calls;
 	Trace	   *trace;
 	List	   *held;			/* of Definition *: nested chains */
+	const Task *doing;			/* what runs or is started just now */
 	bool		unsettled;		/* calls were started since SPI was left */
 } Session;
 
@@ -196,7 +197,9 @@ start_call(Session *session, Task *task)
 	context.arg = task;
 	context.previous = error_context_stack;
 	error_context_stack = &context;
+	session->doing = task;
 	error = guard_run(&guard, start_call_work, call);
+	session->doing = NULL;
 	error_context_stack = context.previous;
 	MemoryContextSwitchTo(old);
 	session->unsettled = true;
@@ -256,6 +259,7 @@ run_local(Session *session, Task *task)
 	span = trace_span(session->trace, task->path,
 					  task->kind == TASK_SQL ? "sql" : "function",
 					  task->attempt);
+	session->doing = task;
 	PG_TRY();
 	{
 		error = guard_run(&guard, local_work, &local);
@@ -266,6 +270,7 @@ run_local(Session *session, Task *task)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	session->doing = NULL;
 	trace_end_span(session->trace, span, error ? error->cls : CLASS_NONE,
 				   error ? error->message : NULL);
 	MemoryContextSwitchTo(old);
@@ -327,12 +332,6 @@ end_session(Session *session, ErrorClass cls)
 	session->held = NIL;
 }
 
-static ErrorClass
-current_error_class(void)
-{
-	return error_class_of(geterrcode());
-}
-
 static void
 check_options(const Definition *definition, const PlanOptions *options)
 {
@@ -370,6 +369,30 @@ check_depth(void)
 						setting_max_depth),
 				 errdetail("Each is called by a statement or function of the one before."),
 				 errhint("Raise chaincall.max_depth, or end the recursion.")));
+}
+
+/*
+ * Ends the session and raises the error that ended it, with the step's path
+ * in its message.  A cancel keeps PostgreSQL's words.
+ */
+static void
+rethrow(Session *session, const Definition *definition, MemoryContext cxt)
+{
+	ErrorData  *edata;
+	char	   *path = NULL;
+
+	MemoryContextSwitchTo(cxt);
+	edata = CopyErrorData();
+	FlushErrorState();
+	if (session->doing != NULL)
+		path = pstrdup(session->doing->path);
+	else if (session->plan != NULL)
+		path = plan_failed_at(session->plan);
+	end_session(session, error_class_of(edata->sqlerrcode));
+	if (path != NULL && !definition->single &&
+		edata->sqlerrcode != ERRCODE_QUERY_CANCELED)
+		edata->message = psprintf("step %s: %s", path, edata->message);
+	ReThrowError(edata);
 }
 
 /*
@@ -417,8 +440,7 @@ session_run(Definition *definition, Jsonb **inputs,
 	PG_CATCH();
 	{
 		running--;
-		end_session(session, current_error_class());
-		PG_RE_THROW();
+		rethrow(session, definition, cxt);
 	}
 	PG_END_TRY();
 	running--;
