@@ -162,7 +162,7 @@ survives("$_&times=2", 3) for ('status=503', 'status=408', 'reset=head', 'reset=
 # Being throttled uses up time, not attempts; but who wants no repetition gets none.
 fails('status=429', 'throttled', status => 429, attempts => 1, columns => { retry => '0' });
 subtest 'status=429 without end' => sub {
-	my $model = make_model('models', 'fixed?status=429', timeout => '400 ms', retry => '{"first": "10 ms", "max": "10 ms"}');
+	my $model = make_model('models', 'fixed?status=429', timeout => '1500 ms', retry => '{"first": "10 ms", "max": "10 ms"}');
 	my $result;
 
 	$models->reset;
@@ -170,7 +170,7 @@ subtest 'status=429 without end' => sub {
 
 	# the time is up in a wait, or while a request is in the air
 	like($result->{state}, qr/^MC00[12]$/, 'SQLSTATE');
-	like($result->{message}, qr/answered 429|no answer within 400 ms/, 'message');
+	like($result->{message}, qr/answered 429|no answer within/, 'message');
 	like($result->{hint}, qr/max_in_flight|timeout/, 'hint');
 	cmp_ok($models->stats->{by_status}{429}, '>', 5, 'asked more often than there are attempts');
 	check_nothing_left();
@@ -386,7 +386,7 @@ my $closed = RawServer->closed;
 my $hole = RawServer->black_hole;
 my $mute = RawServer->mute;
 
-my $late = qr/no connection within 100 ms|[Tt]ime-?out/;
+my $late = qr/no connection within 100 ms|time-?out|timed out/i;
 
 unreachable('a server that is not there', $closed->url, 'transient', message => qr/cannot be reached/, hint => qr/url/);
 unreachable('a name that does not resolve', 'http://gone.test:80', 'transient', message => qr/does not resolve/, hint => qr/url/);
@@ -404,7 +404,7 @@ subtest 'a name that resolves slowly' => sub {
 	my $model = make_model($server, 'fixed', retry => '0');
 	my $other = session($node);
 
-	check_error(ask($model), 'transient', $model, $server, message => qr/not looked up within 100 ms|timed out after 1\d\d milliseconds/, hint => qr/url/);
+	check_error(ask($model), 'transient', $model, $server, message => qr/not looked up within 100 ms|timed out after \d+ milliseconds/, hint => qr/url/);
 	check_nothing_left();
 
 	# a session may leave while its look-up hangs
