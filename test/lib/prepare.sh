@@ -81,6 +81,8 @@ prepare_missing()
 	command -v make >/dev/null || echo make
 	command -v pkg-config >/dev/null || echo pkg-config
 	command -v openssl >/dev/null || echo openssl
+	# https needs to know whom to trust; a minimal Debian trusts nobody
+	[ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
 	command -v curl >/dev/null || echo curl
 	PATH=$PATH:/usr/sbin command -v nghttpx >/dev/null || echo nghttp2-proxy
 	command -v prove >/dev/null || echo perl
