@@ -57,13 +57,6 @@ api_param_known(const char *name)
 	return false;
 }
 
-/* The neutral parameters' names, NULL-terminated. */
-const char *const *
-api_param_names(void)
-{
-	return param_names;
-}
-
 /* The neutral word for a degree of reasoning; a constant. */
 const char *
 api_reasoning_name(Reasoning reasoning)

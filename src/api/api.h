@@ -71,7 +71,6 @@ extern const Api *api_lookup(const char *name);
 extern const char *const *api_names(void);
 
 extern bool api_param_known(const char *name);
-extern const char *const *api_param_names(void);
 extern char *api_params_fault(const Jsonb *params, char **hint);
 extern ErrorClass api_status_class(int status, bool retry_after);
 

@@ -140,16 +140,8 @@ put_sampling(StringInfo buf, const ApiParams *params, const Thinking *thinking)
 	/* hints, which a model that thinks refuses */
 	if (thinking->can.samples && !thinking->on)
 	{
-		if (params->temperature.type != jbvNull)
-		{
-			appendStringInfoString(buf, ",\"temperature\":");
-			api_put_value(buf, &params->temperature);
-		}
-		if (params->top_p.type != jbvNull)
-		{
-			appendStringInfoString(buf, ",\"top_p\":");
-			api_put_value(buf, &params->top_p);
-		}
+		api_put_param(buf, "temperature", &params->temperature);
+		api_put_param(buf, "top_p", &params->top_p);
 	}
 	v = params->stop;
 	if (v.type == jbvString)

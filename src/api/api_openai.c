@@ -89,32 +89,16 @@ put_params(StringInfo buf, const Route *route, const ApiRequest *request)
 	if (request->params == NULL)
 		return;
 	api_params_read(request->params, &params);
-	if (params.temperature.type != jbvNull)
-	{
-		appendStringInfoString(buf, ",\"temperature\":");
-		api_put_value(buf, &params.temperature);
-	}
-	if (params.top_p.type != jbvNull)
-	{
-		appendStringInfoString(buf, ",\"top_p\":");
-		api_put_value(buf, &params.top_p);
-	}
+	api_put_param(buf, "temperature", &params.temperature);
+	api_put_param(buf, "top_p", &params.top_p);
 	/* a limit that extra gives under its other name is the only one */
 	if (params.max_tokens > 0 &&
 		!(request->extra != NULL &&
 		  json_field(request->extra, "max_completion_tokens") != NULL))
 		appendStringInfo(buf, ",\"%s\":%d", max_tokens_name(route),
 						 params.max_tokens);
-	if (params.stop.type != jbvNull)
-	{
-		appendStringInfoString(buf, ",\"stop\":");
-		api_put_value(buf, &params.stop);
-	}
-	if (params.seed.type != jbvNull)
-	{
-		appendStringInfoString(buf, ",\"seed\":");
-		api_put_value(buf, &params.seed);
-	}
+	api_put_param(buf, "stop", &params.stop);
+	api_put_param(buf, "seed", &params.seed);
 	if (params.reasoning != REASONING_UNSET)
 		appendStringInfo(buf, ",\"reasoning_effort\":\"%s\"",
 						 api_reasoning_name(params.reasoning));

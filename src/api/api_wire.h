@@ -40,6 +40,8 @@ extern const char *api_reasoning_name(Reasoning reasoning);
 /* api_write.c: encoding */
 extern void api_put_string(StringInfo buf, const char *text, int len);
 extern void api_put_value(StringInfo buf, const JsonbValue *value);
+extern void api_put_param(StringInfo buf, const char *name,
+						  const JsonbValue *value);
 extern int	api_message_count(const ApiRequest *request);
 extern void api_message(const ApiRequest *request, int i, JsonbValue *role,
 						JsonbValue *content, JsonbContainer **message);

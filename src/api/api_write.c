@@ -104,6 +104,16 @@ api_put_value(StringInfo buf, const JsonbValue *value)
 	}
 }
 
+/* Appends a further field of an object, unless value is null: then not sent. */
+void
+api_put_param(StringInfo buf, const char *name, const JsonbValue *value)
+{
+	if (value->type == jbvNull)
+		return;
+	appendStringInfo(buf, ",\"%s\":", name);
+	api_put_value(buf, value);
+}
+
 static void
 bad_message(int i, const char *fault)
 {

@@ -33,13 +33,6 @@
 #define MAX_MEMBERS 8000000
 #define MAX_BYTES ((size_t) 128 * 1024 * 1024)
 
-/* The on-disk form of value. */
-Jsonb *
-json_from_value(JsonbValue *value)
-{
-	return JsonbValueToJsonb(value);
-}
-
 /* JSON null. */
 Jsonb *
 json_null(void)

@@ -19,7 +19,6 @@ extern Jsonb *json_bool(bool value);
 extern Jsonb *json_int(int64 value);
 extern Jsonb *json_text(const char *text);
 extern Jsonb *json_text_len(const char *text, int len);
-extern Jsonb *json_from_value(JsonbValue *value);
 extern Jsonb *json_parse(const char *text);
 extern Jsonb *json_copy(MemoryContext cxt, const Jsonb *value);
 

@@ -101,13 +101,6 @@ definition_drop(Definition *definition)
 	MemoryContextDelete(definition->cxt);
 }
 
-/* Keeps the definition until definition_release(). */
-void
-definition_hold(Definition *definition)
-{
-	definition->uses++;
-}
-
 /* The caller no longer needs a definition that it held. */
 void
 definition_release(Definition *definition)

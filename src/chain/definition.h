@@ -209,7 +209,6 @@ extern Definition *definition_compile(const char *name, const char *body,
 
 /* chain/chain_cache.c */
 extern Definition *definition_of_function(Oid function);
-extern void definition_hold(Definition *definition);
 extern void definition_drop(Definition *definition);
 extern void definition_release(Definition *definition);
 extern void definition_validate_function(Oid function, bool check_body);
