@@ -30,10 +30,12 @@ prepare_fail()
 # True if $1 is a pg_config whose PostgreSQL can build and test an extension.
 prepare_usable_postgres()
 {
-	local bin pgxs
+	local bin pgxs headers
 
-	bin=$("$1" --bindir 2>/dev/null) && pgxs=$("$1" --pgxs 2>/dev/null) || return 1
-	[ -x "$bin/postgres" ] && [ -x "$bin/initdb" ] && [ -f "$pgxs" ]
+	bin=$("$1" --bindir 2>/dev/null) && pgxs=$("$1" --pgxs 2>/dev/null) &&
+		headers=$("$1" --includedir-server 2>/dev/null) || return 1
+	# Debian's client package has pgxs.mk, but not the headers
+	[ -x "$bin/postgres" ] && [ -x "$bin/initdb" ] && [ -f "$pgxs" ] && [ -f "$headers/postgres.h" ]
 }
 
 # Sets PG_CONFIG to the one given, else to the newest complete installation of a supported version. False if none.
