@@ -7,6 +7,7 @@
 #include <limits.h>
 
 #include "base/settings.h"
+#include "miscadmin.h"
 
 int			setting_max_in_flight = 5000;
 int			setting_max_input_kb = 16 * 1024;
@@ -16,6 +17,132 @@ int			setting_max_depth = 16;
 int			setting_max_spans = 20000;
 int			setting_inline_timeout = 50;
 char	   *setting_allowed_networks = NULL;
+int			setting_max_databases = 64;
+int			setting_max_owners = 4096;
+int			setting_max_activity = 16384;
+int			setting_max_steps = 1024;
+int			setting_step_memory_kb = 64 * 1024;
+int			setting_max_stats = 512;
+bool		setting_workers = true;
+int			setting_min_callers = 1;
+int			setting_max_callers = 2;
+int			setting_min_executors = 0;
+int			setting_max_executors = 4;
+int			setting_caller_window = 1000;
+int			setting_job_memory_kb = 256 * 1024;
+int			setting_executor_idle_ms = 10000;
+int			setting_executor_turn_ms = 1000;
+int			setting_park_after_ms = 10000;
+int			setting_max_queued = 1000000;
+int			setting_priority_interval_ms = 60000;
+int			setting_keep_jobs_s = 7 * 24 * 3600;
+int			setting_keep_spans_s = 7 * 24 * 3600;
+
+/* What shared memory is made for: fixed at the server's start. */
+static void
+define_shared(void)
+{
+	/* later they would have no effect, and PostgreSQL refuses to define them */
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	DefineCustomIntVariable("chaincall.max_databases",
+							"Databases of the cluster that may have the extension.",
+							NULL, &setting_max_databases, 64, 1, 100000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.max_owners",
+							"Roles that may have unfinished jobs at once, over all databases.",
+							NULL, &setting_max_owners, 4096, 16, 1000000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.max_activity",
+							"Jobs, calls and steps at work that chaincall.activity can show.",
+							NULL, &setting_max_activity, 16384, 64, 1000000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.max_steps",
+							"Steps that may be on their way between callers and executors.",
+							NULL, &setting_max_steps, 1024, 16, 100000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.step_memory",
+							"Shared memory for the arguments and results of those steps.",
+							NULL, &setting_step_memory_kb, 64 * 1024, 1024,
+							MAX_KILOBYTES, PGC_POSTMASTER, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.max_stats",
+							"Models and endpoints that statistics are kept of.",
+							NULL, &setting_max_stats, 512, 16, 100000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+}
+
+static void
+define_workers(void)
+{
+	DefineCustomBoolVariable("chaincall.workers",
+							 "Whether background workers run jobs.",
+							 NULL, &setting_workers, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.min_callers",
+							"Callers that each database has at least.",
+							NULL, &setting_min_callers, 1, 1, 1000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.max_callers",
+							"Callers that each database has at most.",
+							NULL, &setting_max_callers, 2, 1, 1000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.min_executors",
+							"Executors that stay when they are idle, in each database.",
+							NULL, &setting_min_executors, 0, 0, 1000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.max_executors",
+							"Executors that each database has at most.",
+							NULL, &setting_max_executors, 4, 1, 1000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.caller_window",
+							"Jobs that one caller has in hand at once.",
+							NULL, &setting_caller_window, 1000, 500, 1000000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.job_memory",
+							"Memory that one job may take in its caller.",
+							"A job that needs more fails.",
+							&setting_job_memory_kb, 256 * 1024, 1024,
+							MAX_KILOBYTES, PGC_SIGHUP, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.executor_idle",
+							"How long an executor waits for another step before it leaves.",
+							NULL, &setting_executor_idle_ms, 10000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.executor_turn",
+							"How long an executor serves its role while another role waits.",
+							NULL, &setting_executor_turn_ms, 1000, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.park_after",
+							"Waits longer than this leave the caller's memory.",
+							NULL, &setting_park_after_ms, 10000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+static void
+define_jobs(void)
+{
+	DefineCustomIntVariable("chaincall.max_queued",
+							"Jobs that one role may have enqueued that have not started.",
+							"-1 turns the bound off.",
+							&setting_max_queued, 1000000, -1, INT_MAX,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.priority_interval",
+							"How much earlier one more point of priority makes a job's place in line.",
+							NULL, &setting_priority_interval_ms, 60000, 0,
+							INT_MAX, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.keep_jobs",
+							"How long finished jobs are kept.",
+							"-1 keeps them for ever.",
+							&setting_keep_jobs_s, 7 * 24 * 3600, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.keep_spans",
+							"How long spans of finished jobs are kept.",
+							"They go by whole days; -1 keeps them for ever.",
+							&setting_keep_spans_s, 7 * 24 * 3600, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+}
 
 /*
  * Defines the parameters; once, from _PG_init().  check_networks judges
@@ -63,5 +190,8 @@ settings_define(GucStringCheckHook check_networks)
 							   &setting_allowed_networks, "", PGC_SUSET,
 							   GUC_LIST_INPUT | GUC_SUPERUSER_ONLY,
 							   check_networks, NULL, NULL);
+	define_shared();
+	define_workers();
+	define_jobs();
 	MarkGUCPrefixReserved("chaincall");
 }

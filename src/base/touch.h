@@ -1,0 +1,47 @@
+/*
+ * touch.h
+ *	  Which job's data a worker is at just now, told so that it outlives a
+ *	  crash of the whole cluster: how a job that kills is found out.
+ *
+ * Each worker has an entry (by the index of its WorkerSlot) in a file in
+ * pg_stat_tmp that all of them map.  touch_job() is a plain store.  An entry
+ * that is still set when its worker is dead accuses the job in it.
+ */
+#ifndef CHAINCALL_TOUCH_H
+#define CHAINCALL_TOUCH_H
+
+#include "postgres.h"
+
+#include "utils/uuid.h"
+
+typedef struct TouchEntry
+{
+	uint64		incarnation;	/* 0: never used */
+	pg_uuid_t	job;
+	volatile uint32 set;		/* job is being touched */
+} TouchEntry;
+
+/* Where this process's entry is; a dummy in processes that are no workers. */
+extern TouchEntry *my_touch;
+
+extern void touch_attach(void);
+extern int	touch_left(TouchEntry **entries);
+extern void touch_forget(uint64 incarnation);
+
+/* The worker is about to work on the job's data. */
+static inline void
+touch_job(const pg_uuid_t *job)
+{
+	my_touch->job = *job;
+	pg_compiler_barrier();
+	my_touch->set = 1;
+}
+
+/* It has left the job's data; safe in signal handlers. */
+static inline void
+touch_clear(void)
+{
+	my_touch->set = 0;
+}
+
+#endif							/* CHAINCALL_TOUCH_H */

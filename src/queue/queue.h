@@ -1,0 +1,119 @@
+/*
+ * queue.h
+ *	  The durable state of jobs: all of chaincall's own SQL on job and span.
+ *
+ * Every function here runs in a transaction of its own that queue_begin() has
+ * begun and queue_commit() ends: a fixed search_path, READ COMMITTED, read
+ * write, row security off for us, a lock_timeout, whatever the database's or
+ * role's settings say.
+ */
+#ifndef CHAINCALL_QUEUE_H
+#define CHAINCALL_QUEUE_H
+
+#include "postgres.h"
+
+#include "base/error.h"
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+#include "queue/board.h"
+#include "trace/trace.h"
+#include "utils/jsonb.h"
+#include "utils/uuid.h"
+
+#define DEFINITION_HASH_LEN 32	/* sha256 */
+#define MAX_DEATHS 3			/* of a job's own making; then it is dead */
+
+/* ---- transactions (queue.c) ---- */
+
+extern void queue_settings(void);
+extern void queue_begin(void);
+extern void queue_commit(bool durable);
+extern void queue_abort(void);
+
+/* ---- a job as its caller gets it (claim.c) ---- */
+
+typedef struct ClaimedJob
+{
+	pg_uuid_t	id;
+	Oid			owner;
+	TimestampTz rank;
+	char	   *chain;			/* resolved signature */
+	uint8		definition[DEFINITION_HASH_LEN];
+	Jsonb	   *input;
+	bool		resumed;		/* was claimed before: may have checkpoints */
+	int			deaths;
+	TimestampTz created_at;
+	TimestampTz expires_at;		/* DT_NOEND: never */
+} ClaimedJob;
+
+extern List *queue_claim(BoardClaim *claims, int nclaims, uint64 incarnation);
+extern Jsonb *queue_definition(const uint8 *hash);
+
+/* ---- checkpoints (checkpoint.c) ---- */
+
+/* One row of span. */
+typedef struct SpanRow
+{
+	pg_uuid_t	job;
+	Oid			owner;
+	char	   *path;
+	int			try;			/* 0: the success; 1, 2, … failures */
+	uint64		id;
+	const char *kind;			/* model, sql, function, wait */
+	char	   *model;
+	char	   *version;
+	char	   *server;
+	TimestampTz started_at;
+	TimestampTz sent_at;		/* 0: not known */
+	TimestampTz first_byte_at;	/* 0: not known */
+	TimestampTz ended_at;
+	int64		tokens_in;		/* -1: not told */
+	int64		tokens_out;
+	int			http_status;
+	int			attempt;
+	bool		reask;
+	ErrorClass	cls;			/* CLASS_NONE: succeeded */
+	char	   *message;
+	Jsonb	   *output;			/* of a success */
+} SpanRow;
+
+/* A checkpoint read back. */
+typedef struct Checkpoint
+{
+	char	   *path;
+	Jsonb	   *output;			/* NULL: no success yet */
+	int			failures;		/* highest try */
+	TimestampTz last_ended;
+} Checkpoint;
+
+extern void queue_checkpoint(SpanRow **rows, int nrows, uint64 incarnation);
+extern List *queue_checkpoints(const pg_uuid_t *job);
+
+/* ---- ends (finish.c) ---- */
+
+typedef struct JobEnd
+{
+	pg_uuid_t	job;
+	const char *state;			/* succeeded, failed, cancelled, waiting */
+	Jsonb	   *output;
+	Jsonb	   *error;
+	TimestampTz run_at;			/* of waiting */
+	bool		done;			/* set by queue_finish(): written */
+	bool		lost;			/* no longer ours, or gone */
+} JobEnd;
+
+extern void queue_finish(JobEnd **ends, int nends, uint64 incarnation);
+
+/* ---- the maintainer's part (recover.c, action.c, retain.c) ---- */
+
+extern int	queue_recover(void);
+extern void queue_look(void);
+extern int	queue_promote(TimestampTz *next_due);
+extern int	queue_expire(void);
+extern int	queue_apply_actions(void);
+extern void queue_make_partitions(void);
+extern void queue_retain(void);
+extern void queue_recount(void);
+extern bool queue_adopt_copy(void);
+
+#endif							/* CHAINCALL_QUEUE_H */

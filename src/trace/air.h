@@ -1,0 +1,34 @@
+/*
+ * air.h
+ *	  What is going on just now: jobs in windows, calls and steps in the air,
+ *	  in shared memory, for the views activity and job_status.
+ *
+ * An entry belongs to the process that entered it and goes with it.  NULL (no
+ * shared memory, no room) is a good entry everywhere.
+ */
+#ifndef CHAINCALL_AIR_H
+#define CHAINCALL_AIR_H
+
+#include "postgres.h"
+
+#include "utils/uuid.h"
+
+typedef enum AirKind
+{
+	AIR_FREE = 0,
+	AIR_JOB,					/* a job in a caller's window, or a session's run */
+	AIR_CALL,					/* a model call from its first attempt on */
+	AIR_STEP					/* a statement or function */
+} AirKind;
+
+typedef struct AirEntry AirEntry;
+
+extern Size air_size(void);
+extern void air_init(void);
+extern AirEntry *air_enter(AirKind kind, const pg_uuid_t *job, Oid owner,
+						   const char *path, const char *what,
+						   const char *where);
+extern void air_progress(AirEntry *entry, int64 known, int64 done);
+extern void air_leave(AirEntry *entry);
+
+#endif							/* CHAINCALL_AIR_H */
