@@ -29,6 +29,8 @@ extern void queue_settings(void);
 extern void queue_begin(void);
 extern void queue_commit(bool durable);
 extern void queue_abort(void);
+extern struct _SPI_plan *queue_plan(struct _SPI_plan **kept, const char *sql,
+									int nargs, Oid *types);
 
 /* ---- a job as its caller gets it (claim.c) ---- */
 
@@ -46,8 +48,9 @@ typedef struct ClaimedJob
 	TimestampTz expires_at;		/* DT_NOEND: never */
 } ClaimedJob;
 
-extern List *queue_claim(BoardClaim *claims, int nclaims, uint64 incarnation);
-extern Jsonb *queue_definition(const uint8 *hash);
+extern List *queue_claim(const BoardClaim *claims, int nclaims,
+						 uint64 incarnation, MemoryContext cxt);
+extern Jsonb *queue_definition(const uint8 *hash, MemoryContext cxt);
 
 /* ---- checkpoints (checkpoint.c) ---- */
 
@@ -87,7 +90,7 @@ typedef struct Checkpoint
 } Checkpoint;
 
 extern void queue_checkpoint(SpanRow **rows, int nrows, uint64 incarnation);
-extern List *queue_checkpoints(const pg_uuid_t *job);
+extern List *queue_checkpoints(const pg_uuid_t *job, MemoryContext cxt);
 
 /* ---- ends (finish.c) ---- */
 
