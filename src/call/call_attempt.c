@@ -197,7 +197,7 @@ idempotency_header(const Call *call, const ApiWire *wire)
 
 	initStringInfo(&out);
 	appendStringInfoString(&out, "Idempotency-Key: ");
-	appendStringInfoString(&out, call->group->run);
+	appendStringInfoString(&out, call->run->text);
 	appendStringInfoChar(&out, '-');
 	append_hex(&out, digest, KEY_BYTES);
 	return out.data;
@@ -215,7 +215,7 @@ traceparent_header(const Call *call)
 		bytes[i] = (uint8) (span >> (56 - 8 * i));
 	initStringInfo(&out);
 	appendStringInfoString(&out, "traceparent: 00-");
-	appendStringInfoString(&out, call->group->trace_id);
+	appendStringInfoString(&out, call->run->trace_id);
 	appendStringInfoChar(&out, '-');
 	append_hex(&out, bytes, sizeof(bytes));
 	appendStringInfoString(&out, "-01");
@@ -241,13 +241,16 @@ make_headers(const Call *call, const ApiWire *wire)
 static void
 begin_span(Call *call)
 {
-	Trace	   *trace = call->group->trace;
+	Trace	   *trace = call->run->trace;
 
 	call->span = trace_span(trace, call->path, "model", call->attempts);
 	trace_name(trace, call->span, call->model, call->route->version,
 			   call->route->server.name);
 	if (call->span != NULL)
+	{
 		call->span->reask = call->reasked > 0;
+		call->span->owner = call->arg;
+	}
 }
 
 /* What the call knows of its last attempt, before the next. */
@@ -272,18 +275,13 @@ unix_ms(void)
 			(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) / 1000;
 }
 
-/* An answer of status 2xx that the api understood: is it what was asked for? */
 static void
-check_shape(Call *call)
+check_work(void *arg)
 {
+	Call	   *call = arg;
 	Jsonb	   *fitting;
 	char	   *why = NULL;
 
-	if (call->shape == NULL)
-	{
-		call->output = call->answer;
-		return;
-	}
 	/* only answers in words were asked for in the wrapped form */
 	fitting = call->shape->check(call->shape, call->answer,
 								 call->request.form == CALL_MESSAGES, &why);
@@ -294,6 +292,29 @@ check_shape(Call *call)
 		call->cls = CLASS_INVALID;
 		call->unfit = true;
 		call->words = why;
+	}
+}
+
+/* An answer of status 2xx that the api understood: is it what was asked for? */
+static void
+check_shape(Call *call)
+{
+	StepError  *error = NULL;
+
+	if (call->shape == NULL)
+	{
+		call->output = call->answer;
+		return;
+	}
+	if (call->group->guards.check == NULL)
+		check_work(call);
+	else
+		error = call->group->guards.check(check_work, call);
+	if (error != NULL)
+	{
+		call->output = NULL;
+		call->cls = error->cls;
+		call->words = error->message;
 	}
 }
 
@@ -388,7 +409,7 @@ take_answer(Call *call, const HttpAnswer *http)
 static void
 end_span(Call *call)
 {
-	trace_end_span(call->group->trace, call->span, call->cls, call->words);
+	trace_end_span(call->run->trace, call->span, call->cls, call->words);
 	call->span = NULL;
 }
 
@@ -492,6 +513,6 @@ attempt_abandon(Call *call, ErrorClass cls, const char *message)
 {
 	http_cancel(call->exchange);
 	free_slot(call);
-	trace_end_span(call->group->trace, call->span, cls, message);
+	trace_end_span(call->run->trace, call->span, cls, message);
 	call->span = NULL;
 }

@@ -29,6 +29,7 @@ typedef struct Session
 	MemoryContext cxt;
 	ChainPlan  *plan;
 	CallGroup  *calls;
+	CallRun		run;
 	Trace	   *trace;
 	List	   *held;			/* of Definition *: nested chains */
 	const Task *doing;			/* what runs or is started just now */
@@ -193,6 +194,7 @@ start_call(Session *session, Task *task)
 
 	call->session = session;
 	call->task = task;
+	task->call.run = &session->run;
 	context.callback = call_context;
 	context.arg = task;
 	context.previous = error_context_stack;
@@ -425,7 +427,8 @@ session_run(Definition *definition, Jsonb **inputs,
 		StepError  *error;
 
 		session->trace = trace_begin(definition->name, &run);
-		session->calls = call_group_create(GetUserId(), &run, session->trace);
+		call_run_init(&session->run, GetUserId(), &run, session->trace);
+		session->calls = call_group_create(NULL);
 		session->plan = plan_create(definition, inputs, options,
 									&session_ops, session);
 		run_loop(session);
