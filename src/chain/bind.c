@@ -588,6 +588,7 @@ bind_step(Step *step)
 			bind_function(step);
 			break;
 		case STEP_VALUE:
+		case STEP_WAIT:
 			break;
 		case STEP_BLOCK:
 		case STEP_SWITCH:

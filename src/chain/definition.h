@@ -32,7 +32,8 @@ typedef enum StepKind
 	STEP_FUNCTION,
 	STEP_BLOCK,
 	STEP_SWITCH,
-	STEP_VALUE
+	STEP_VALUE,
+	STEP_WAIT
 } StepKind;
 
 /* What a name in an expression means. */
@@ -127,6 +128,12 @@ typedef struct FunctionStep
 	SPIPlanPtr	plan;
 } FunctionStep;
 
+typedef struct WaitStep
+{
+	int64		ms;				/* a constant interval; 0: */
+	Template   *text;			/* an interval or a time */
+} WaitStep;
+
 struct Step
 {
 	const char *name;			/* NULL: body of the chain, arm, on_error */
@@ -165,6 +172,7 @@ struct Step
 	SqlStep    *sql;
 	FunctionStep *function;
 	JsonTemplate *value;
+	WaitStep   *wait;
 	Step	  **steps;			/* of a block, or arms of a switch */
 	int			nsteps;
 	JsonTemplate *output;		/* of a block; NULL: the sink */

@@ -32,6 +32,7 @@ typedef struct Session
 	CallRun		run;
 	Trace	   *trace;
 	List	   *held;			/* of Definition *: nested chains */
+	List	   *waits;			/* of Task *: wait steps */
 	const Task *doing;			/* what runs or is started just now */
 	bool		unsettled;		/* calls were started since SPI was left */
 } Session;
@@ -71,7 +72,11 @@ session_evaluate(void *driver, void (*work) (void *), void *arg,
 static void
 session_cancel(void *driver, Task *task)
 {
-	if (task->driver)
+	Session    *session = driver;
+
+	if (task->kind == TASK_WAIT)
+		session->waits = list_delete_ptr(session->waits, task);
+	else if (task->driver)
 		call_cancel(task->driver);
 }
 
@@ -282,6 +287,40 @@ run_local(Session *session, Task *task)
 		plan_succeed(session->plan, task, local.output);
 }
 
+/* ---- waits ---- */
+
+static void
+start_wait(Session *session, Task *task)
+{
+	MemoryContext old = MemoryContextSwitchTo(session->cxt);
+
+	session->waits = lappend(session->waits, task);
+	MemoryContextSwitchTo(old);
+}
+
+/* Ends the waits whose time has come; when the next one does, clock_us(). */
+static int64
+end_waits(Session *session)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		next = CLOCK_NEVER;
+	ListCell   *lc;
+
+	foreach(lc, session->waits)
+	{
+		Task	   *task = lfirst(lc);
+
+		if (task->due <= now)
+		{
+			session->waits = foreach_delete_current(session->waits, lc);
+			plan_succeed(session->plan, task, task->params[0]);
+		}
+		else if (task->due - now < CLOCK_NEVER - clock_us())
+			next = Min(next, clock_us() + (task->due - now));
+	}
+	return next;
+}
+
 /* ---- the loop ---- */
 
 static void
@@ -292,6 +331,7 @@ run_loop(Session *session)
 	for (;;)
 	{
 		Task	   *task;
+		int64		waits_us = end_waits(session);
 
 		while (call_capacity(session->calls) > 0 &&
 			   (task = plan_next(plan, true)) != NULL)
@@ -299,7 +339,9 @@ run_loop(Session *session)
 		task = plan_next(plan, false);
 		if (plan_ended(plan))
 			return;
-		if (task != NULL)
+		if (task != NULL && task->kind == TASK_WAIT)
+			start_wait(session, task);
+		else if (task != NULL)
 		{
 			if (session->unsettled)
 				call_settle(session->calls, clock_us() + SETTLE_MS * 1000);
@@ -309,10 +351,10 @@ run_loop(Session *session)
 		}
 		else
 		{
-			if (call_live(session->calls) == 0 &&
+			if (call_live(session->calls) == 0 && session->waits == NIL &&
 				plan_due(plan) == CLOCK_NEVER)
 				elog(ERROR, "the chain cannot go on");
-			(void) call_turn(session->calls, plan_due(plan));
+			(void) call_turn(session->calls, Min(plan_due(plan), waits_us));
 		}
 		CHECK_FOR_INTERRUPTS();
 		plan_tick(plan, clock_us());
@@ -460,11 +502,16 @@ render_local(const Task *task)
 {
 	const Step *step = task->step;
 	int			n = task->kind == TASK_SQL ? step->sql->text->nparams :
-		step->function->nargs;
+		task->kind == TASK_WAIT ? 1 : step->function->nargs;
 	JsonbParseState *state = NULL;
 
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	if (task->kind == TASK_SQL)
+	if (task->kind == TASK_WAIT)
+	{
+		json_push_key(&state, "wait");
+		json_push(&state, WJB_VALUE, task->params[0]);
+	}
+	else if (task->kind == TASK_SQL)
 	{
 		json_push_key(&state, "sql");
 		json_push(&state, WJB_VALUE, json_text(step->sql->text->sql));
