@@ -10,6 +10,7 @@
 #include "fmgr.h"
 #include "http/network.h"
 #include "miscadmin.h"
+#include "queue/board.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 
@@ -28,6 +29,7 @@ static const struct
 }			areas[] =
 {
 	{shared_size, shared_init},
+	{board_size, board_init},
 };
 
 static bool
@@ -49,6 +51,8 @@ request_shared_memory(void)
 	for (int i = 0; i < (int) lengthof(areas); i++)
 		RequestAddinShmemSpace(areas[i].size());
 	RequestNamedLWLockTranche("chaincall", 1);
+	RequestNamedLWLockTranche("chaincall_board", 1);
+	RequestNamedLWLockTranche("chaincall_waiters", 1);
 }
 
 static void

@@ -43,6 +43,13 @@
 	pg_proc_aclcheck((oid), (role), (mode))
 #endif
 
+/* 17 lets a background worker connect as a role that cannot log in */
+#if PG_VERSION_NUM >= 170000
+#define COMPAT_WORKERS_NEED_LOGIN false
+#else
+#define COMPAT_WORKERS_NEED_LOGIN true
+#endif
+
 /* 17 made a wait event set belong to a resource owner */
 #if PG_VERSION_NUM >= 170000
 #define compat_create_wait_event_set(nevents) \

@@ -576,7 +576,7 @@ parse_step(Definition *definition, YamlNode *node, const char *name,
 	switch (step->kind)
 	{
 		case STEP_MODEL:
-			step->model = model_step_parse(node, step->line);
+			step->model = model_step_parse(definition, node, step->line);
 			break;
 		case STEP_SQL:
 			parse_sql_step(step, node);
