@@ -7,12 +7,15 @@
 
 #include "base/settings.h"
 #include "base/shared.h"
+#include "base/trouble.h"
 #include "fmgr.h"
 #include "http/network.h"
 #include "miscadmin.h"
 #include "queue/board.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "worker/staff.h"
+#include "worker/utility.h"
 
 PG_MODULE_MAGIC;
 
@@ -30,6 +33,7 @@ static const struct
 {
 	{shared_size, shared_init},
 	{board_size, board_init},
+	{trouble_size, trouble_init},
 };
 
 static bool
@@ -76,4 +80,8 @@ _PG_init(void)
 	shmem_request_hook = request_shared_memory;
 	next_shmem_startup = shmem_startup_hook;
 	shmem_startup_hook = make_shared_memory;
+	if (IsBinaryUpgrade)
+		return;
+	utility_init();
+	staff_register_launcher();
 }
