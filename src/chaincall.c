@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "worker/handover.h"
 
 PG_MODULE_MAGIC;
 
@@ -28,6 +29,7 @@ static const struct
 }			areas[] =
 {
 	{shared_size, shared_init},
+	{handover_size, handover_init},
 };
 
 static bool

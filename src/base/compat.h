@@ -10,11 +10,13 @@
 
 #include "postgres.h"
 
+#include "catalog/pg_database.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_proc.h"
 #include "common/jsonapi.h"
 #include "foreign/foreign.h"
 #include "mb/pg_wchar.h"
+#include "postmaster/bgworker.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/timestamp.h"
@@ -34,11 +36,15 @@
 #if PG_VERSION_NUM >= 160000
 #define compat_server_aclcheck(oid, role, mode) \
 	object_aclcheck(ForeignServerRelationId, (oid), (role), (mode))
+#define compat_database_aclcheck(oid, role, mode) \
+	object_aclcheck(DatabaseRelationId, (oid), (role), (mode))
 #define compat_proc_aclcheck(oid, role, mode) \
 	object_aclcheck(ProcedureRelationId, (oid), (role), (mode))
 #else
 #define compat_server_aclcheck(oid, role, mode) \
 	pg_foreign_server_aclcheck((oid), (role), (mode))
+#define compat_database_aclcheck(oid, role, mode) \
+	pg_database_aclcheck((oid), (role), (mode))
 #define compat_proc_aclcheck(oid, role, mode) \
 	pg_proc_aclcheck((oid), (role), (mode))
 #endif
@@ -57,6 +63,13 @@
 #define compat_wait_event(name) WaitEventExtensionNew(name)
 #else
 #define compat_wait_event(name) ((uint32) PG_WAIT_EXTENSION)
+#endif
+
+/* 17 lets a worker be connected as a role that has no LOGIN */
+#if PG_VERSION_NUM >= 170000
+#define COMPAT_BYPASS_LOGIN BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define COMPAT_BYPASS_LOGIN 0
 #endif
 
 /* 16 gave the actions of the JSON parser a result */

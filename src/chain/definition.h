@@ -217,6 +217,8 @@ extern Oid	definition_language(void);
 /* chain/input.c */
 extern Jsonb *definition_input(const Definition *definition, int arg,
 							   Datum datum, bool isnull);
+extern Jsonb *definition_argument(const Definition *definition, int arg,
+								  const Jsonb *given);
 extern Jsonb **definition_inputs(Definition *definition, const Jsonb *input,
 								 bool *null_for_strict);
 

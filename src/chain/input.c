@@ -133,6 +133,7 @@ evaluate_default(const Definition *definition, int arg)
 	Datum		source;
 	bool		isnull = true;
 	List	   *defaults;
+	int			place;
 	EState	   *estate;
 	ExprState  *state;
 	Datum		value;
@@ -145,19 +146,37 @@ evaluate_default(const Definition *definition, int arg)
 				 errhint("Create it again.")));
 	source = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proargdefaults,
 							 &isnull);
-	if (isnull)
-		elog(ERROR, "chain \"%s\" has lost its defaults", definition->name);
-	defaults = (List *) stringToNode(TextDatumGetCString(source));
+	defaults = isnull ? NIL :
+		(List *) stringToNode(TextDatumGetCString(source));
 	ReleaseSysCache(tuple);
+	place = arg - definition->nargs + list_length(defaults);
+	if (place < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_INPUT),
+				 errmsg("chain \"%s\" has lost the DEFAULT of its argument \"%s\"",
+						definition->name, definition->args[arg].name),
+				 errhint("Give the argument.")));
 
 	estate = CreateExecutorState();
-	state = ExecPrepareExpr(list_nth(defaults, arg - definition->nargs +
-									 list_length(defaults)), estate);
+	state = ExecPrepareExpr(list_nth(defaults, place), estate);
 	value = ExecEvalExprSwitchContext(state, GetPerTupleExprContext(estate),
 									  &isnull);
 	result = definition_input(definition, arg, value, isnull);
 	FreeExecutorState(estate);
 	return result;
+}
+
+/*
+ * The argument's value as the chain sees it, from the JSON given for it; given
+ * NULL: its DEFAULT, which is looked up in the function.
+ */
+Jsonb *
+definition_argument(const Definition *definition, int arg,
+					const Jsonb *given)
+{
+	return given != NULL ?
+		argument_value(definition, arg, given, (Datum) 0, true) :
+		evaluate_default(definition, arg);
 }
 
 /*
@@ -178,10 +197,8 @@ definition_inputs(Definition *definition, const Jsonb *input,
 		const ChainArg *arg = &definition->args[i];
 		Jsonb	   *given = json_field(input, arg->name);
 
-		if (given != NULL)
-			values[i] = argument_value(definition, i, given, (Datum) 0, true);
-		else if (arg->has_default)
-			values[i] = evaluate_default(definition, i);
+		if (given != NULL || arg->has_default)
+			values[i] = definition_argument(definition, i, given);
 		else
 			ereport(ERROR,
 					(errcode(ERRCODE_CHAIN_INPUT),
