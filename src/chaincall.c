@@ -16,6 +16,7 @@
 #include "storage/shmem.h"
 #include "worker/staff.h"
 #include "worker/utility.h"
+#include "worker/handover.h"
 
 PG_MODULE_MAGIC;
 
@@ -34,6 +35,7 @@ static const struct
 	{shared_size, shared_init},
 	{board_size, board_init},
 	{trouble_size, trouble_init},
+	{handover_size, handover_init},
 };
 
 static bool

@@ -17,6 +17,7 @@
 #include "common/jsonapi.h"
 #include "foreign/foreign.h"
 #include "mb/pg_wchar.h"
+#include "postmaster/bgworker.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/timestamp.h"
@@ -36,11 +37,15 @@
 #if PG_VERSION_NUM >= 160000
 #define compat_server_aclcheck(oid, role, mode) \
 	object_aclcheck(ForeignServerRelationId, (oid), (role), (mode))
+#define compat_database_aclcheck(oid, role, mode) \
+	object_aclcheck(DatabaseRelationId, (oid), (role), (mode))
 #define compat_proc_aclcheck(oid, role, mode) \
 	object_aclcheck(ProcedureRelationId, (oid), (role), (mode))
 #else
 #define compat_server_aclcheck(oid, role, mode) \
 	pg_foreign_server_aclcheck((oid), (role), (mode))
+#define compat_database_aclcheck(oid, role, mode) \
+	pg_database_aclcheck((oid), (role), (mode))
 #define compat_proc_aclcheck(oid, role, mode) \
 	pg_proc_aclcheck((oid), (role), (mode))
 #endif

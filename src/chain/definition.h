@@ -250,6 +250,8 @@ extern uint64 definition_generation(void);
 /* chain/input.c */
 extern Jsonb *definition_input(const Definition *definition, int arg,
 							   Datum datum, bool isnull);
+extern Jsonb *definition_argument(const Definition *definition, int arg,
+								  const Jsonb *given);
 extern Jsonb **definition_inputs(Definition *definition, const Jsonb *input,
 								 bool *null_for_strict);
 extern Jsonb *definition_constant_default(const Definition *definition, int arg);

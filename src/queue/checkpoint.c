@@ -26,9 +26,11 @@
 #include "partitioning/partdesc.h"
 #include "queue/queue.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 /* Longest path in bytes: it is part of an index entry. */
 #define MAX_PATH 1500
@@ -247,6 +249,66 @@ hash_fits(const Jsonb *output, const bytea *hash)
 	return VARSIZE_ANY_EXHDR(hash) == PG_SHA256_DIGEST_LENGTH &&
 		memcmp(VARDATA_ANY(hash), VARDATA(computed),
 			   PG_SHA256_DIGEST_LENGTH) == 0;
+}
+
+/* The output in a span's row, in cxt; raises where it is corrupt. */
+static Jsonb *
+checked_output(Relation rel, HeapTuple tuple, const char *path,
+			   MemoryContext cxt)
+{
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	bool		no_output;
+	bool		no_hash;
+	Datum		output = heap_getattr(tuple, SPAN_OUTPUT,
+									  RelationGetDescr(rel), &no_output);
+	Datum		hash = heap_getattr(tuple, SPAN_SHA256,
+									RelationGetDescr(rel), &no_hash);
+	Jsonb	   *copy = no_output ? NULL : DatumGetJsonbPCopy(output);
+
+	if (copy == NULL || no_hash || !hash_fits(copy, DatumGetByteaPP(hash)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the stored output of step \"%s\" of a job is corrupt",
+						path)));
+	MemoryContextSwitchTo(old);
+	return copy;
+}
+
+/*
+ * The output stored for a step, in cxt; NULL: there is none.  As
+ * queue_checkpoint() it runs nothing but C, in any transaction.  Raises
+ * ERRCODE_DATA_CORRUPTED for one that is not what was stored.
+ */
+Jsonb *
+queue_checkpoint_output(const pg_uuid_t *job, const char *path,
+						MemoryContext cxt)
+{
+	Relation	parent = open_parent();
+	Relation	rel = table_open(partition_for(parent, job), AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Jsonb	   *output = NULL;
+	ScanKeyData keys[3];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&keys[0], SPAN_JOB, BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum(job));
+	ScanKeyInit(&keys[1], SPAN_PATH, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(path));
+	ScanKeyInit(&keys[2], SPAN_TRY, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(0));
+	/* fills in rd_pkindex */
+	list_free(RelationGetIndexList(rel));
+	scan = systable_beginscan(rel, rel->rd_pkindex,
+							  OidIsValid(rel->rd_pkindex), snapshot, 3, keys);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		output = checked_output(rel, tuple, path, cxt);
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+	table_close(parent, NoLock);
+	return output;
 }
 
 /*

@@ -92,6 +92,8 @@ typedef struct Checkpoint
 } Checkpoint;
 
 extern void queue_checkpoint(SpanRow **rows, int nrows, uint64 incarnation);
+extern Jsonb *queue_checkpoint_output(const pg_uuid_t *job, const char *path,
+									  MemoryContext cxt);
 extern List *queue_checkpoints(const pg_uuid_t *job, MemoryContext cxt);
 
 /* ---- ends (finish.c) ---- */
