@@ -12,6 +12,8 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "trace/air.h"
+#include "trace/stats.h"
 
 PG_MODULE_MAGIC;
 
@@ -28,6 +30,8 @@ static const struct
 }			areas[] =
 {
 	{shared_size, shared_init},
+	{stats_size, stats_init},
+	{air_size, air_init},
 };
 
 static bool

@@ -255,6 +255,7 @@ call_group_create(Oid userid, const pg_uuid_t *run, Trace *trace)
 										   ALLOCSET_DEFAULT_MAXSIZE);
 	group->userid = userid;
 	group->trace = trace;
+	group->id = *run;
 	memcpy(group->run, ids_uuid_text(run), sizeof(group->run));
 	for (const char *from = group->run; *from != '\0'; from++)
 		if (*from != '-')

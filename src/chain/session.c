@@ -20,6 +20,7 @@
 #include "chain/local.h"
 #include "chain/session.h"
 #include "miscadmin.h"
+#include "trace/air.h"
 #include "utils/memutils.h"
 
 #define SETTLE_MS 50
@@ -30,6 +31,10 @@ typedef struct Session
 	ChainPlan  *plan;
 	CallGroup  *calls;
 	Trace	   *trace;
+	pg_uuid_t	run;
+	AirEntry   *air;			/* the run as a whole */
+	int64		known;			/* tasks so far, each item and round one */
+	int64		done;
 	List	   *held;			/* of Definition *: nested chains */
 	const Task *doing;			/* what runs or is started just now */
 	bool		unsettled;		/* calls were started since SPI was left */
@@ -153,6 +158,7 @@ call_done(void *arg, Jsonb *output, StepError *error)
 	MemoryContext old;
 
 	task->driver = NULL;
+	call->session->done++;
 	if (error == NULL)
 	{
 		plan_succeed(plan, task, output);
@@ -203,8 +209,12 @@ start_call(Session *session, Task *task)
 	error_context_stack = context.previous;
 	MemoryContextSwitchTo(old);
 	session->unsettled = true;
+	session->known++;
 	if (error != NULL)
+	{
+		session->done++;
 		plan_fail(session->plan, task, error);
+	}
 	else
 		call_send_waiting(session->calls);
 }
@@ -252,6 +262,7 @@ run_local(Session *session, Task *task)
 		.message = timeout_message,
 		.hint = timeout_hint
 	};
+	AirEntry   *air;
 	Span	   *span;
 	StepError  *volatile error = NULL;
 	MemoryContext old = MemoryContextSwitchTo(session->cxt);
@@ -259,18 +270,25 @@ run_local(Session *session, Task *task)
 	span = trace_span(session->trace, task->path,
 					  task->kind == TASK_SQL ? "sql" : "function",
 					  task->attempt);
+	air = air_enter(AIR_STEP, &session->run, GetUserId(), task->path,
+					task->kind == TASK_SQL ? "sql" : task->step->function->name,
+					NULL);
 	session->doing = task;
+	session->known++;
 	PG_TRY();
 	{
 		error = guard_run(&guard, local_work, &local);
 	}
 	PG_CATCH();
 	{
+		air_leave(air);
 		end_span_as_raised(session, span);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	air_leave(air);
 	session->doing = NULL;
+	session->done++;
 	trace_end_span(session->trace, span, error ? error->cls : CLASS_NONE,
 				   error ? error->message : NULL);
 	MemoryContextSwitchTo(old);
@@ -297,6 +315,7 @@ run_loop(Session *session)
 		task = plan_next(plan, false);
 		if (plan_ended(plan))
 			return;
+		air_progress(session->air, session->known, session->done);
 		if (task != NULL)
 		{
 			if (session->unsettled)
@@ -327,6 +346,8 @@ end_session(Session *session, ErrorClass cls)
 	session->calls = NULL;
 	if (session->trace)
 		trace_end(session->trace, cls);
+	air_leave(session->air);
+	session->air = NULL;
 	foreach(lc, session->held)
 		definition_release(lfirst(lc));
 	session->held = NIL;
@@ -408,7 +429,6 @@ session_run(Definition *definition, Jsonb **inputs,
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	Session    *session;
-	pg_uuid_t	run;
 	Jsonb	   *output;
 
 	check_options(definition, options);
@@ -418,14 +438,17 @@ session_run(Definition *definition, Jsonb **inputs,
 	session->cxt = AllocSetContextCreate(cxt, "chaincall run",
 										 ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(session->cxt);
-	ids_uuid7(&run);
+	ids_uuid7(&session->run);
 	running++;
 	PG_TRY();
 	{
 		StepError  *error;
 
-		session->trace = trace_begin(definition->name, &run);
-		session->calls = call_group_create(GetUserId(), &run, session->trace);
+		session->air = air_enter(AIR_JOB, &session->run, GetUserId(), NULL,
+								 definition->name, NULL);
+		session->trace = trace_begin(definition->name, &session->run);
+		session->calls = call_group_create(GetUserId(), &session->run,
+										   session->trace);
 		session->plan = plan_create(definition, inputs, options,
 									&session_ops, session);
 		run_loop(session);

@@ -54,6 +54,7 @@ typedef struct Trace
 } Trace;
 
 extern Trace *trace_begin(const char *chain, const pg_uuid_t *id);
+extern Trace *trace_make(const char *chain, const pg_uuid_t *id);
 extern Span *trace_span(Trace *trace, const char *path, const char *kind,
 						int attempt);
 extern void trace_name(Trace *trace, Span *span, const char *model,
