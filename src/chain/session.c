@@ -141,6 +141,12 @@ static const PlanOps session_ops = {
 	.result = session_nested_result
 };
 
+static void
+show_progress(const Session *session)
+{
+	air_progress(session->air, session->known, session->done);
+}
+
 /* ---- model calls ---- */
 
 typedef struct CallArg
@@ -275,6 +281,7 @@ run_local(Session *session, Task *task)
 					NULL);
 	session->doing = task;
 	session->known++;
+	show_progress(session);
 	PG_TRY();
 	{
 		error = guard_run(&guard, local_work, &local);
@@ -315,7 +322,7 @@ run_loop(Session *session)
 		task = plan_next(plan, false);
 		if (plan_ended(plan))
 			return;
-		air_progress(session->air, session->known, session->done);
+		show_progress(session);
 		if (task != NULL)
 		{
 			if (session->unsettled)
