@@ -36,7 +36,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#define MODEL_LEN 128			/* bytes, with the zero; longer names are cut */
+#define MODEL_LEN 256			/* bytes, with the zero; longer names are cut */
 #define VERSION_LEN 64
 #define SERVER_LEN NAMEDATALEN
 #define CUT_MARK 10				/* "~" and eight digits of a hash, the zero */
