@@ -12,11 +12,14 @@
 #include "http/network.h"
 #include "miscadmin.h"
 #include "queue/board.h"
+#include "queue/message.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "trace/air.h"
+#include "trace/stats.h"
+#include "worker/handover.h"
 #include "worker/staff.h"
 #include "worker/utility.h"
-#include "worker/handover.h"
 
 PG_MODULE_MAGIC;
 
@@ -34,8 +37,11 @@ static const struct
 {
 	{shared_size, shared_init},
 	{board_size, board_init},
+	{message_size, message_init},
 	{trouble_size, trouble_init},
 	{handover_size, handover_init},
+	{stats_size, stats_init},
+	{air_size, air_init},
 };
 
 static bool

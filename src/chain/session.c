@@ -20,6 +20,7 @@
 #include "chain/local.h"
 #include "chain/session.h"
 #include "miscadmin.h"
+#include "trace/air.h"
 #include "utils/memutils.h"
 
 #define SETTLE_MS 50
@@ -31,6 +32,7 @@ typedef struct Session
 	CallGroup  *calls;
 	CallRun		run;
 	Trace	   *trace;
+	AirEntry   *air;			/* the run as a whole */
 	List	   *held;			/* of Definition *: nested chains */
 	List	   *waits;			/* of Task *: wait steps */
 	const Task *doing;			/* what runs or is started just now */
@@ -142,6 +144,16 @@ static const PlanOps session_ops = {
 	.result = session_nested_result
 };
 
+static void
+show_progress(const Session *session)
+{
+	int64		known;
+	int64		done;
+
+	plan_progress(session->plan, &known, &done);
+	air_progress(session->air, known, done);
+}
+
 /* ---- model calls ---- */
 
 typedef struct CallArg
@@ -211,7 +223,9 @@ start_call(Session *session, Task *task)
 	MemoryContextSwitchTo(old);
 	session->unsettled = true;
 	if (error != NULL)
+	{
 		plan_fail(session->plan, task, error);
+	}
 	else
 		call_send_waiting(session->calls);
 }
@@ -259,6 +273,7 @@ run_local(Session *session, Task *task)
 		.message = timeout_message,
 		.hint = timeout_hint
 	};
+	AirEntry   *air;
 	Span	   *span;
 	StepError  *volatile error = NULL;
 	MemoryContext old = MemoryContextSwitchTo(session->cxt);
@@ -266,17 +281,23 @@ run_local(Session *session, Task *task)
 	span = trace_span(session->trace, task->path,
 					  task->kind == TASK_SQL ? "sql" : "function",
 					  task->attempt);
+	air = air_enter(AIR_STEP, &session->run.id, GetUserId(), task->path,
+					task->kind == TASK_SQL ? "sql" : task->step->function->name,
+					NULL);
 	session->doing = task;
+	show_progress(session);
 	PG_TRY();
 	{
 		error = guard_run(&guard, local_work, &local);
 	}
 	PG_CATCH();
 	{
+		air_leave(air);
 		end_span_as_raised(session, span);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	air_leave(air);
 	session->doing = NULL;
 	trace_end_span(session->trace, span, error ? error->cls : CLASS_NONE,
 				   error ? error->message : NULL);
@@ -339,6 +360,7 @@ run_loop(Session *session)
 		task = plan_next(plan, false);
 		if (plan_ended(plan))
 			return;
+		show_progress(session);
 		if (task != NULL && task->kind == TASK_WAIT)
 			start_wait(session, task);
 		else if (task != NULL)
@@ -371,6 +393,8 @@ end_session(Session *session, ErrorClass cls)
 	session->calls = NULL;
 	if (session->trace)
 		trace_end(session->trace, cls);
+	air_leave(session->air);
+	session->air = NULL;
 	foreach(lc, session->held)
 		definition_release(lfirst(lc));
 	session->held = NIL;
@@ -452,7 +476,7 @@ session_run(Definition *definition, Jsonb **inputs,
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	Session    *session;
-	pg_uuid_t	run;
+	pg_uuid_t	id;
 	Jsonb	   *output;
 
 	check_options(definition, options);
@@ -462,14 +486,16 @@ session_run(Definition *definition, Jsonb **inputs,
 	session->cxt = AllocSetContextCreate(cxt, "chaincall run",
 										 ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(session->cxt);
-	ids_uuid7(&run);
+	ids_uuid7(&id);
 	running++;
 	PG_TRY();
 	{
 		StepError  *error;
 
-		session->trace = trace_begin(definition->name, &run);
-		call_run_init(&session->run, GetUserId(), &run, session->trace);
+		session->air = air_enter(AIR_JOB, &id, GetUserId(), NULL,
+								 definition->name, NULL);
+		session->trace = trace_begin(definition->name, &id);
+		call_run_init(&session->run, GetUserId(), &id, session->trace);
 		session->calls = call_group_create(NULL);
 		session->plan = plan_create(definition, inputs, options,
 									&session_ops, session);

@@ -104,33 +104,33 @@ judge(ErrorData *edata, bool overrun)
  * in the current memory context; the transaction is a new one then.
  */
 StepError *
-bounded_run(void (*work) (void *), void *arg, bool slow, int64 deadline_us)
+bounded_run(void (*work) (void *), void *arg, bool slow)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	ErrorContextCallback *context = error_context_stack;
+	const volatile bool timed = slow && setting_inline_timeout > 0;
 	StepError  *volatile error = NULL;
 
-	slow = slow && setting_inline_timeout > 0;
-	if (slow)
+	if (timed)
 		arm();
 	PG_TRY();
 	{
 		work(arg);
-		if (slow)
+		if (timed)
 			disarm();
 	}
 	PG_CATCH();
 	{
 		ErrorData  *edata;
 
-		if (slow)
+		if (timed)
 			disarm();
 		MemoryContextSwitchTo(cxt);
 		edata = CopyErrorData();
 		if (must_go_on(edata))
 			PG_RE_THROW();
 		FlushErrorState();
-		error = judge(edata, slow && fired);
+		error = judge(edata, timed && fired);
 		FreeErrorData(edata);
 		if (caller.in_transaction)
 		{

@@ -189,7 +189,6 @@ extern void save_commit(void);
 extern void save_orphan(Job *job);
 
 /* bounded.c */
-extern StepError *bounded_run(void (*work) (void *), void *arg,
-							  bool slow, int64 deadline_us);
+extern StepError *bounded_run(void (*work) (void *), void *arg, bool slow);
 
 #endif							/* CHAINCALL_CALLER_H */

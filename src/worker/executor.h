@@ -42,6 +42,6 @@ extern XLogRecPtr executor_run(const TakenOrder *taken, Jsonb **output,
 extern Jsonb *executor_convert(const StepOrder *order);
 
 /* worker/executor.c */
-extern PGDLLEXPORT void chaincall_executor_main(Datum database);
+extern PGDLLEXPORT void chaincall_executor_main(Datum arg);
 
 #endif							/* CHAINCALL_EXECUTOR_H */

@@ -122,7 +122,7 @@ job_keep_definition(const uint8 *hash, Jsonb *closure)
 		error = step_error_make(CLASS_INPUT, "the definition of the job's chain is gone",
 								NULL, "Enqueue the job again.");
 	else
-		error = bounded_run(load_work, &load, false, CLOCK_NEVER);
+		error = bounded_run(load_work, &load, false);
 	MemoryContextSwitchTo(old);
 	known = hash_search(definitions, hash, HASH_ENTER, NULL);
 	known->pinned = load.pinned;
@@ -238,7 +238,7 @@ job_begin(ClaimedJob *claimed, List *checkpoints)
 		job->trace = trace_create(job->cxt, claimed->chain, &job->id,
 								  claimed->owner, jobtask_sink);
 		call_run_init(&job->run, claimed->owner, &job->id, job->trace);
-		error = bounded_run(begin_work, &begin, false, CLOCK_NEVER);
+		error = bounded_run(begin_work, &begin, false);
 	}
 	if (error != NULL)
 		job_end_as(job, "failed", error);
@@ -317,7 +317,7 @@ finish_plan(Job *job)
 	plan_abandon(job->plan);
 	job->plan = NULL;
 	old = MemoryContextSwitchTo(job->cxt);
-	error = bounded_run(result_work, &result, false, CLOCK_NEVER);
+	error = bounded_run(result_work, &result, false);
 	MemoryContextSwitchTo(old);
 	if (error == NULL && result.result == NULL)
 	{

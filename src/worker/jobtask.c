@@ -223,7 +223,7 @@ start_call(JobTask *jt, const JobCheckpoint *before)
 
 	jt->task->call.run = &job->run;
 	jt->task->call.failed = before ? before->used : 0;
-	error = bounded_run(call_work, jt, false, CLOCK_NEVER);
+	error = bounded_run(call_work, jt, false);
 	MemoryContextSwitchTo(old);
 	if (error != NULL)
 	{
@@ -401,7 +401,7 @@ hand_over(JobTask *jt)
 {
 	OfferArg	offer = {jt, NULL};
 	MemoryContext old = MemoryContextSwitchTo(jt->task->cxt);
-	StepError  *error = bounded_run(offer_work, &offer, false, CLOCK_NEVER);
+	StepError  *error = bounded_run(offer_work, &offer, false);
 
 	MemoryContextSwitchTo(old);
 	if (error != NULL)
@@ -537,7 +537,7 @@ run_helper(JobTask *jt)
 	row.tokens_in = row.tokens_out = -1;
 	row.attempt = jt->task->attempt;
 	MemoryContextSwitchTo(scratch);
-	error = bounded_run(helper_work, &helper, false, CLOCK_NEVER);
+	error = bounded_run(helper_work, &helper, false);
 	MemoryContextSwitchTo(old);
 	row.ended_at = GetCurrentTimestamp();
 	if (error == NULL)
@@ -669,7 +669,7 @@ static StepError *
 op_evaluate(void *driver, void (*work) (void *), void *arg, bool catchable,
 			bool slow, int64 deadline_us)
 {
-	return bounded_run(work, arg, slow, deadline_us);
+	return bounded_run(work, arg, slow);
 }
 
 static void
@@ -742,7 +742,7 @@ guard_catalog(void (*work) (void *), void *arg)
 
 	if (own)
 		caller_transaction();
-	error = bounded_run(work, arg, false, CLOCK_NEVER);
+	error = bounded_run(work, arg, false);
 	if (own)
 		caller_transaction_end();
 	return error;
@@ -751,7 +751,7 @@ guard_catalog(void (*work) (void *), void *arg)
 static StepError *
 guard_check(void (*work) (void *), void *arg)
 {
-	return bounded_run(work, arg, true, CLOCK_NEVER);
+	return bounded_run(work, arg, true);
 }
 
 const CallGuards job_guards = {

@@ -226,10 +226,9 @@ launcher_start_executor(Oid database, Oid role)
 void
 scaling_executors(void)
 {
-	Oid			databases[MAX_WANTED];
-	Oid			roles[MAX_WANTED];
-	int			n = handover_wanted(databases, roles, MAX_WANTED);
+	Oid			database;
+	Oid			role;
 
-	for (int i = 0; i < n; i++)
-		launcher_start_executor(databases[i], roles[i]);
+	for (int i = 0; i < MAX_WANTED && handover_wanted(&database, &role); i++)
+		launcher_start_executor(database, role);
 }
