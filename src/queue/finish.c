@@ -18,7 +18,7 @@
 static const char finish_sql[] =
 "WITH mine AS MATERIALIZED ("
 " SELECT e.id, e.state, e.output, e.error, e.run_at"
-" FROM pg_catalog.unnest($1, $2, $3, $4, $5) AS e(id, state, output, error, run_at),"
+" FROM unnest($1, $2, $3, $4, $5) AS e(id, state, output, error, run_at),"
 " LATERAL (SELECT FROM chaincall.job q WHERE q.id = e.id AND q.worker = $6 AND q.state = 'running'"
 "   FOR UPDATE SKIP LOCKED) j)"
 " UPDATE chaincall.job u SET state = m.state, output = m.output, error = m.error, worker = NULL,"
