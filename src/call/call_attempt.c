@@ -15,6 +15,7 @@
 #include "base/ids.h"
 #include "base/json.h"
 #include "base/settings.h"
+#include "base/touch.h"
 #include "call/call_internal.h"
 #include "common/cryptohash.h"
 #include "common/sha2.h"
@@ -452,6 +453,9 @@ exchange_done(HttpExchange *exchange, const HttpAnswer *http, void *arg)
 	Call	   *call = arg;
 	MemoryContext old = MemoryContextSwitchTo(call->context);
 
+	/* in a step of an executor that one's job is being touched already */
+	if (call->group->guards.check != NULL)
+		touch_job(&call->run->id);
 	free_slot(call);
 	if (http->sent_us != 0 && http->first_byte_us != 0)
 		call->first_byte_us = http->first_byte_us - http->sent_us;
@@ -473,6 +477,8 @@ exchange_done(HttpExchange *exchange, const HttpAnswer *http, void *arg)
 	PG_END_TRY();
 	end_attempt(call, call->cls, call->words);
 	call_answered(call);
+	if (call->group->guards.check != NULL)
+		touch_clear();
 	MemoryContextSwitchTo(old);
 }
 

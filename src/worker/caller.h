@@ -176,7 +176,8 @@ extern uint32 jobtask_path_hash(const void *key, Size size);
 extern int	jobtask_path_match(const void *a, const void *b, Size size);
 extern bool jobtask_offer_held(Job *job);
 extern void jobtask_answer(const StepAnswer *answer);
-extern int64 jobtask_end_waits(Job *job);
+extern void jobtask_end_waits(Job *job);
+extern int64 jobtask_next_wait(Job *job);
 extern void jobtask_drop(JobTask *jt);
 
 /* save.c */

@@ -413,9 +413,10 @@ start_tasks(Job *job)
  * for it outside of memory.
  */
 static int64
-next_event(Job *job, int64 waits_us, bool *parkable)
+next_event(Job *job, bool *parkable)
 {
-	int64		next = Min(waits_us, job->plan ? plan_due(job->plan) : CLOCK_NEVER);
+	int64		next = Min(jobtask_next_wait(job),
+						   job->plan ? plan_due(job->plan) : CLOCK_NEVER);
 	dlist_iter	iter;
 
 	*parkable = job->plan != NULL && job->norders == 0 && job->unsaved == 0 &&
@@ -437,27 +438,26 @@ next_event(Job *job, int64 waits_us, bool *parkable)
 	return next;
 }
 
-/* Sets the timer, or parks the job; true: it is parked, and gone. */
-static bool
-rest(Job *job, int64 waits_us)
+/* Sets the timer, or parks the job, which is gone then. */
+static void
+rest(Job *job)
 {
 	int64		now = clock_us();
 	bool		parkable;
-	int64		next = next_event(job, waits_us, &parkable);
+	int64		next = next_event(job, &parkable);
 
 	job->wake_us = next;
 	if (parkable && next != CLOCK_NEVER &&
 		next - now > setting_park_after_ms * INT64CONST(1000))
 	{
 		job_end_as(job, "waiting", NULL);
-		return true;
+		return;
 	}
 	if (job->ncalls > 0)
 		next = Min(next, now + SWEEP_US);
 	if (!TIMESTAMP_NOT_FINITE(job->expires_at))
 		next = Min(next, now + Max(job->expires_at - GetCurrentTimestamp(), 0));
 	window_set_timer(job, next);
-	return false;
 }
 
 /*
@@ -467,7 +467,6 @@ rest(Job *job, int64 waits_us)
 void
 job_drive(Job *job)
 {
-	int64		waits_us = CLOCK_NEVER;
 	int64		known;
 	int64		done;
 
@@ -482,7 +481,7 @@ job_drive(Job *job)
 	{
 		if (is_too_heavy(job))
 			return;
-		waits_us = jobtask_end_waits(job);
+		jobtask_end_waits(job);
 		if (plan_due(job->plan) <= clock_us())
 			plan_tick(job->plan, clock_us());
 		start_tasks(job);
@@ -496,5 +495,5 @@ job_drive(Job *job)
 	}
 	(void) jobtask_offer_held(job);
 	window_weigh_orders(job);
-	(void) rest(job, waits_us);
+	rest(job);
 }

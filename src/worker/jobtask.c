@@ -276,43 +276,48 @@ start_wait(JobTask *jt, const JobCheckpoint *before)
 	list(jt, &jt->job->waits);
 }
 
-/*
- * Ends the waits whose time has come.  When the next one's comes, clock_us();
- * CLOCK_NEVER: there is none.
- */
-int64
+static JobTask *
+first_wait(Job *job)
+{
+	JobTask    *first = NULL;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &job->waits)
+	{
+		JobTask    *jt = dlist_container(JobTask, node, iter.cur);
+
+		if (first == NULL || jt->task->due < first->task->due)
+			first = jt;
+	}
+	return first;
+}
+
+/* Ends the waits whose time has come. */
+void
 jobtask_end_waits(Job *job)
 {
-	int64		next = CLOCK_NEVER;
-	TimestampTz now;
-	bool		again = true;
+	JobTask    *jt;
 
-	if (dlist_is_empty(&job->waits))
-		return next;
-	now = GetCurrentTimestamp();
-	while (again)
+	/* what follows from one may cancel others: look anew each time */
+	while ((jt = first_wait(job)) != NULL &&
+		   jt->task->due <= GetCurrentTimestamp())
 	{
-		dlist_iter	iter;
-
-		again = false;
-		next = CLOCK_NEVER;
-		dlist_foreach(iter, &job->waits)
-		{
-			JobTask    *jt = dlist_container(JobTask, node, iter.cur);
-
-			if (jt->task->due <= now)
-			{
-				/* what follows may cancel others: begin again */
-				unlist(jt);
-				plan_succeed(job->plan, jt->task, jt->task->params[0]);
-				again = true;
-				break;
-			}
-			if (jt->task->due - now < CLOCK_NEVER - clock_us())
-				next = Min(next, clock_us() + (jt->task->due - now));
-		}
+		unlist(jt);
+		plan_succeed(job->plan, jt->task, jt->task->params[0]);
 	}
-	return next;
+}
+
+/* When the first of the waits ends, clock_us(); CLOCK_NEVER: there is none. */
+int64
+jobtask_next_wait(Job *job)
+{
+	JobTask    *jt = first_wait(job);
+	int64		left;
+
+	if (jt == NULL)
+		return CLOCK_NEVER;
+	left = Max(jt->task->due - GetCurrentTimestamp(), 0);
+	return left < CLOCK_NEVER - clock_us() ? clock_us() + left : CLOCK_NEVER;
 }
 
 /* ---- orders ---- */
