@@ -46,11 +46,7 @@ struct CallGroup
 {
 	MemoryContext context;
 	MemoryContext scratch;		/* of one attempt's encoding */
-	Oid			userid;
-	pg_uuid_t	id;				/* of the run */
-	char		run[37];		/* the run's id as text */
-	char		trace_id[33];	/* the same without hyphens */
-	Trace	   *trace;			/* NULL: none */
+	CallGuards	guards;
 	int			nlive;			/* calls whose callback has not run */
 	int			nwaiting;
 	int			nflying;
@@ -65,6 +61,7 @@ struct CallGroup
 struct Call
 {
 	CallGroup  *group;
+	const CallRun *run;
 	MemoryContext context;		/* holds the call and all that is its own */
 	MemoryContextCallback on_reset;
 	CallState	state;
