@@ -21,7 +21,6 @@
 #include "postgres.h"
 
 #include "base/settings.h"
-#include "base/shared.h"
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -278,26 +277,10 @@ join(void)
 	return true;
 }
 
-static void
-count_worker(int step, bool error)
-{
-	if (my_worker == NULL)
-		return;
-	/* only this process writes */
-	pg_atomic_write_u32(&my_worker->calls_now,
-						pg_atomic_read_u32(&my_worker->calls_now) + step);
-	if (step > 0)
-		pg_atomic_write_u64(&my_worker->calls,
-							pg_atomic_read_u64(&my_worker->calls) + 1);
-	if (error)
-		pg_atomic_write_u64(&my_worker->errors,
-							pg_atomic_read_u64(&my_worker->errors) + 1);
-}
-
 /*
  * An attempt at the endpoint begins, now.  Raises nothing.  The result goes to
  * stats_attempt_end(), once; when the process exits before, that is done for
- * it.  In a worker its slot counts too.
+ * it.
  */
 StatsEntry *
 stats_attempt_begin(const char *model, const char *version, const char *server)
@@ -317,7 +300,6 @@ stats_attempt_begin(const char *model, const char *version, const char *server)
 	else if (entry == NULL || !enter(entry, hash, now))
 		entry = make_entry(hash, model, version, server, now);
 	mine[entry - stats_area->entries]++;
-	count_worker(1, false);
 	return entry;
 }
 
@@ -368,8 +350,6 @@ stats_attempt_end(StatsEntry *entry, const AttemptStats *attempt)
 	entry->in_flight--;
 	count(&entry->counters, attempt, now);
 	SpinLockRelease(&entry->mutex);
-	count_worker(-1, attempt->cls != CLASS_NONE &&
-				 attempt->cls != CLASS_CANCELLED);
 }
 
 /* ---- reset ---- */
