@@ -43,7 +43,7 @@ typedef struct CachedPin
 {
 	Oid			function;		/* hash key */
 	MemoryContext cxt;
-	PinMade	   *made;
+	PinMade    *made;
 	uint64		generation;
 	Oid			role;
 	char	   *search_path;
