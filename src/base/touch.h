@@ -17,6 +17,7 @@
 
 #include "postgres.h"
 
+#include "port/atomics.h"
 #include "utils/uuid.h"
 
 typedef struct TouchEntry

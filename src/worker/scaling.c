@@ -10,6 +10,8 @@
 #include "base/settings.h"
 #include "base/trouble.h"
 #include "catalog/pg_authid.h"
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -181,12 +183,20 @@ judge_role(Oid role)
 static void
 tell_trouble(Oid database, Oid role, TroubleReason reason)
 {
+	const char *role_name;
+	const char *database_name;
+
 	if (!trouble_note(database, role, reason))
 		return;
+	StartTransactionCommand();
+	role_name = GetUserNameFromId(role, true);
+	database_name = get_database_name(database);
 	ereport(LOG,
-			(errmsg("no executor can start for role %u in database %u: its jobs wait",
-					role, database),
+			(errmsg("no executor can start for role \"%s\" in database \"%s\": its jobs wait",
+					role_name ? role_name : psprintf("%u", role),
+					database_name ? database_name : psprintf("%u", database)),
 			 errhint("%s", trouble_hint(reason))));
+	CommitTransactionCommand();
 }
 
 /*
