@@ -60,6 +60,7 @@ typedef struct OrderSlot
 	bool		terminated;		/* told so that it cannot ignore it */
 	TimestampTz terminate_at;
 	bool		died;
+	volatile bool overdue;		/* of it: it did not heed its timeout */
 	XLogRecPtr	lsn;			/* flushed before the answer is told */
 	Blocks		blocks;			/* the order, later the answer */
 	int			prev;			/* in a queue */
