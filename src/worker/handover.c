@@ -348,12 +348,12 @@ static void
 executor_leaves(int code, Datum arg)
 {
 	handover_notify();
-	if (holding < 0)
-		return;
 	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
-	slot_post_death(holding);
-	LWLockRelease(&handover->lock);
+	owner_queue_served(my_worker->database, my_worker->role, false);
+	if (holding >= 0)
+		slot_post_death(holding);
 	holding = -1;
+	LWLockRelease(&handover->lock);
 }
 
 /* This process serves its role from now on. */
@@ -364,7 +364,7 @@ handover_serve(void)
 										shared->nworkers * sizeof(Latch *));
 	before_shmem_exit(executor_leaves, (Datum) 0);
 	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
-	owner_queue_served(my_worker->database, my_worker->role);
+	owner_queue_served(my_worker->database, my_worker->role, true);
 	LWLockRelease(&handover->lock);
 }
 

@@ -82,6 +82,7 @@ typedef struct OwnerQueue
 	int			count;
 	int			asked;			/* executors that the launcher was asked for */
 	TimestampTz asked_at;
+	TimestampTz served_at;		/* when an executor last came or left */
 } OwnerQueue;
 
 /* Answers for a caller, in the order of their posting. */
@@ -127,6 +128,6 @@ extern void owner_queue_append(int slot);
 extern void owner_queue_unlink(int slot);
 extern int	owner_queue_pop(Oid database, Oid owner);
 extern void owner_queue_wake(Oid database, Oid owner);
-extern void owner_queue_served(Oid database, Oid owner);
+extern void owner_queue_served(Oid database, Oid owner, bool came);
 
 #endif							/* CHAINCALL_HANDOVER_PRIVATE_H */
