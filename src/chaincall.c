@@ -7,12 +7,19 @@
 
 #include "base/settings.h"
 #include "base/shared.h"
+#include "base/trouble.h"
 #include "fmgr.h"
 #include "http/network.h"
 #include "miscadmin.h"
+#include "queue/board.h"
+#include "queue/message.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "trace/air.h"
+#include "trace/stats.h"
 #include "worker/handover.h"
+#include "worker/staff.h"
+#include "worker/utility.h"
 
 PG_MODULE_MAGIC;
 
@@ -29,7 +36,12 @@ static const struct
 }			areas[] =
 {
 	{shared_size, shared_init},
+	{board_size, board_init},
+	{message_size, message_init},
+	{trouble_size, trouble_init},
 	{handover_size, handover_init},
+	{stats_size, stats_init},
+	{air_size, air_init},
 };
 
 static bool
@@ -51,6 +63,8 @@ request_shared_memory(void)
 	for (int i = 0; i < (int) lengthof(areas); i++)
 		RequestAddinShmemSpace(areas[i].size());
 	RequestNamedLWLockTranche("chaincall", 1);
+	RequestNamedLWLockTranche("chaincall_board", 1);
+	RequestNamedLWLockTranche("chaincall_waiters", 1);
 }
 
 static void
@@ -74,4 +88,8 @@ _PG_init(void)
 	shmem_request_hook = request_shared_memory;
 	next_shmem_startup = shmem_startup_hook;
 	shmem_startup_hook = make_shared_memory;
+	if (IsBinaryUpgrade)
+		return;
+	utility_init();
+	staff_register_launcher();
 }

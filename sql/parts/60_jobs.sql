@@ -118,3 +118,107 @@ CREATE TABLE origin (
     CONSTRAINT origin_pkey PRIMARY KEY (database)
 );
 INSERT INTO origin SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database();
+
+COMMENT ON TABLE job IS 'Chains that run in the background; INSERT chain and input, workers do the rest';
+COMMENT ON TABLE definition IS 'Chains as they were when jobs were enqueued, with all that they name';
+COMMENT ON TABLE span IS 'Attempts at steps of jobs: the trace, and the outputs that a job goes on from';
+COMMENT ON TABLE span_default IS 'Spans of days that have no partition of their own';
+COMMENT ON TABLE action IS 'What somebody asks of a job: who, when, and what came of it';
+COMMENT ON TABLE alert IS 'Dead letters and notices';
+COMMENT ON TABLE origin IS 'The database that the extension was created in';
+
+-- ---- triggers: what a row is when it is inserted, and which rows are none of this node's ----
+
+CREATE FUNCTION job_insert() RETURNS trigger
+    LANGUAGE c
+    AS 'MODULE_PATHNAME', 'chaincall_job_insert';
+COMMENT ON FUNCTION job_insert() IS 'Makes of what a user gives a whole job, pinned to its chain as it is now';
+
+CREATE FUNCTION job_inserted() RETURNS trigger
+    LANGUAGE c
+    AS 'MODULE_PATHNAME', 'chaincall_job_inserted';
+COMMENT ON FUNCTION job_inserted() IS 'Counts and announces a job that has a dedupe_key';
+
+CREATE FUNCTION action_insert() RETURNS trigger
+    LANGUAGE c
+    AS 'MODULE_PATHNAME', 'chaincall_action_insert';
+COMMENT ON FUNCTION action_insert() IS 'Notes who asks for an action, and when';
+
+CREATE FUNCTION drop_replicated() RETURNS trigger
+    LANGUAGE c
+    AS 'MODULE_PATHNAME', 'chaincall_drop_replicated';
+COMMENT ON FUNCTION drop_replicated() IS 'Drops rows that arrive by logical replication: they are the other node''s work';
+
+-- ENABLE ALWAYS: replication fires no others.
+CREATE TRIGGER job_insert BEFORE INSERT ON job
+    FOR EACH ROW EXECUTE FUNCTION job_insert();
+-- Only these can meet ON CONFLICT DO NOTHING after the trigger above has run.
+CREATE TRIGGER job_inserted AFTER INSERT ON job
+    FOR EACH ROW WHEN (NEW.dedupe_key IS NOT NULL) EXECUTE FUNCTION job_inserted();
+ALTER TABLE job ENABLE ALWAYS TRIGGER job_insert, ENABLE ALWAYS TRIGGER job_inserted;
+
+CREATE TRIGGER action_insert BEFORE INSERT ON action
+    FOR EACH ROW EXECUTE FUNCTION action_insert();
+ALTER TABLE action ENABLE ALWAYS TRIGGER action_insert;
+
+CREATE TRIGGER drop_replicated BEFORE INSERT ON span
+    FOR EACH ROW EXECUTE FUNCTION drop_replicated();
+ALTER TABLE span ENABLE ALWAYS TRIGGER drop_replicated;
+
+CREATE TRIGGER drop_replicated BEFORE INSERT ON alert
+    FOR EACH ROW EXECUTE FUNCTION drop_replicated();
+ALTER TABLE alert ENABLE ALWAYS TRIGGER drop_replicated;
+
+CREATE TRIGGER drop_replicated BEFORE INSERT ON definition
+    FOR EACH ROW EXECUTE FUNCTION drop_replicated();
+ALTER TABLE definition ENABLE ALWAYS TRIGGER drop_replicated;
+
+-- The other node's database has another oid: with its row this one would be taken for a copy.
+CREATE TRIGGER drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON origin
+    FOR EACH ROW EXECUTE FUNCTION drop_replicated();
+ALTER TABLE origin ENABLE ALWAYS TRIGGER drop_replicated;
+
+-- ---- whose rows these are ----
+
+ALTER TABLE job ENABLE ROW LEVEL SECURITY;
+CREATE POLICY job_see ON job FOR SELECT
+    USING (pg_catalog.pg_has_role(owner, 'USAGE'));
+CREATE POLICY job_enqueue ON job FOR INSERT
+    WITH CHECK (owner OPERATOR(pg_catalog.=) (SELECT pg_catalog.to_regrole(pg_catalog.quote_ident(CURRENT_USER::pg_catalog.text))::pg_catalog.oid));
+
+ALTER TABLE span ENABLE ROW LEVEL SECURITY;
+CREATE POLICY span_see ON span FOR SELECT
+    USING (pg_catalog.pg_has_role(owner, 'USAGE'));
+
+ALTER TABLE action ENABLE ROW LEVEL SECURITY;
+CREATE POLICY action_see ON action FOR SELECT
+    USING (pg_catalog.pg_has_role(author, 'USAGE')
+           OR EXISTS (SELECT FROM chaincall.job j WHERE j.id OPERATOR(pg_catalog.=) action.job));
+CREATE POLICY action_ask ON action FOR INSERT
+    WITH CHECK (author OPERATOR(pg_catalog.=) (SELECT pg_catalog.to_regrole(pg_catalog.quote_ident(CURRENT_USER::pg_catalog.text))::pg_catalog.oid));
+
+ALTER TABLE alert ENABLE ROW LEVEL SECURITY;
+CREATE POLICY alert_see ON alert FOR SELECT
+    USING (pg_catalog.pg_has_role(owner, 'USAGE'));
+
+-- ---- what people do with jobs ----
+
+CREATE FUNCTION submit(chain text, input jsonb DEFAULT '{}', priority integer DEFAULT 0, run_at timestamptz DEFAULT NULL,
+                       expires_at timestamptz DEFAULT NULL, dedupe_key text DEFAULT NULL, labels jsonb DEFAULT '{}',
+                       traceparent text DEFAULT NULL, dedupe text DEFAULT NULL) RETURNS uuid
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'chaincall_submit';
+COMMENT ON FUNCTION submit(text, jsonb, integer, timestamptz, timestamptz, text, jsonb, text, text) IS
+    'enqueues a job: its id; with dedupe => ''skip'' that of the job not yet started that has the same dedupe_key';
+
+CREATE FUNCTION result(job uuid, timeout interval DEFAULT NULL) RETURNS jsonb
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'chaincall_result';
+COMMENT ON FUNCTION result(uuid, interval) IS
+    'waits until a job has ended: its output, or its error raised';
+
+CREATE FUNCTION cancel(job uuid) RETURNS uuid
+    LANGUAGE c VOLATILE STRICT
+    AS 'MODULE_PATHNAME', 'chaincall_cancel';
+COMMENT ON FUNCTION cancel(uuid) IS
+    'asks for a job to be cancelled: the id of the action, which a worker applies';

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_proc.h"
 #include "common/jsonapi.h"
@@ -49,6 +50,33 @@
 	pg_proc_aclcheck((oid), (role), (mode))
 #endif
 
+/* 17 lets a background worker connect as a role that cannot log in */
+#if PG_VERSION_NUM >= 170000
+#define COMPAT_WORKERS_NEED_LOGIN false
+#else
+#define COMPAT_WORKERS_NEED_LOGIN true
+#endif
+
+/* and the pg_xxx_ownercheck() family by object_ownercheck() */
+#if PG_VERSION_NUM >= 160000
+#define compat_database_ownercheck(oid, role) \
+	object_ownercheck(DatabaseRelationId, (oid), (role))
+#define compat_extension_ownercheck(oid, role) \
+	object_ownercheck(ExtensionRelationId, (oid), (role))
+#else
+#define compat_database_ownercheck(oid, role) \
+	pg_database_ownercheck((oid), (role))
+#define compat_extension_ownercheck(oid, role) \
+	pg_extension_ownercheck((oid), (role))
+#endif
+
+/* 17 lets a background worker be a role without LOGIN */
+#if PG_VERSION_NUM >= 170000
+#define COMPAT_BYPASS_ROLE_LOGIN BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define COMPAT_BYPASS_ROLE_LOGIN 0
+#endif
+
 /* 17 made a wait event set belong to a resource owner */
 #if PG_VERSION_NUM >= 170000
 #define compat_create_wait_event_set(nevents) \
@@ -62,14 +90,7 @@
 #if PG_VERSION_NUM >= 170000
 #define compat_wait_event(name) WaitEventExtensionNew(name)
 #else
-#define compat_wait_event(name) ((uint32) PG_WAIT_EXTENSION)
-#endif
-
-/* 17 lets a worker be connected as a role that has no LOGIN */
-#if PG_VERSION_NUM >= 170000
-#define COMPAT_BYPASS_LOGIN BGWORKER_BYPASS_ROLELOGINCHECK
-#else
-#define COMPAT_BYPASS_LOGIN 0
+#define compat_wait_event(name) ((void) (name), (uint32) PG_WAIT_EXTENSION)
 #endif
 
 /* 16 gave the actions of the JSON parser a result */

@@ -133,6 +133,7 @@ release(void *arg)
 	forget_deadline(call);
 	call->group->nlive--;
 	call->state = CALL_GONE;
+	air_leave(call->air);
 }
 
 static void
@@ -186,6 +187,7 @@ enqueue(Call *call)
 {
 	Assert(call->state == CALL_STARTING);
 	call->queue = find_queue(call->group, call->route->server.oid);
+	air_where(call->air, call->route->server.name);
 	call->state = CALL_WAITING;
 	call->group->nwaiting++;
 	dlist_push_tail(&call->queue->waiting, &call->node);
@@ -620,6 +622,8 @@ call_start(CallGroup *group, const CallSpec *spec, CallDone done, void *arg)
 		return call;
 	}
 	set_deadline(call, call->step_deadline_us);
+	call->air = air_enter(AIR_CALL, &spec->run->id, spec->run->userid, call->path,
+						  call->model, NULL);
 	enqueue(call);
 	return call;
 }

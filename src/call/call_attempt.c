@@ -15,6 +15,7 @@
 #include "base/ids.h"
 #include "base/json.h"
 #include "base/settings.h"
+#include "base/touch.h"
 #include "call/call_internal.h"
 #include "common/cryptohash.h"
 #include "common/sha2.h"
@@ -266,6 +267,9 @@ forget_attempt(Call *call)
 	call->request_id = NULL;
 	call->retry_after_ms = 0;
 	call->answer = NULL;
+	call->first_byte_us = -1;
+	call->tokens_in = -1;
+	call->tokens_out = -1;
 }
 
 static int64
@@ -351,6 +355,8 @@ decode(Call *call, const HttpAnswer *http)
 	call->answer = json_copy(CurrentMemoryContext, answer.output);
 	call->words = failure_words(call->route, answer.message);
 	MemoryContextReset(scratch);
+	call->tokens_in = answer.tokens_in;
+	call->tokens_out = answer.tokens_out;
 	if (call->span != NULL)
 	{
 		call->span->tokens_in = answer.tokens_in;
@@ -406,10 +412,21 @@ take_answer(Call *call, const HttpAnswer *http)
 	}
 }
 
+/* The attempt is over: its span ends, and it is counted.  Raises nothing. */
 static void
-end_span(Call *call)
+end_attempt(Call *call, ErrorClass cls, const char *words)
 {
-	trace_end_span(call->run->trace, call->span, call->cls, call->words);
+	AttemptStats attempt = {
+		.cls = cls,
+		.us = clock_us() - call->begun_us,
+		.first_byte_us = call->first_byte_us,
+		.tokens_in = call->tokens_in,
+		.tokens_out = call->tokens_out
+	};
+
+	stats_attempt_end(call->stats, &attempt);
+	call->stats = NULL;
+	trace_end_span(call->run->trace, call->span, cls, words);
 	call->span = NULL;
 }
 
@@ -425,7 +442,7 @@ lose_answer(Call *call)
 	call->output = NULL;
 	call->cls = CLASS_TRANSIENT;
 	call->words = "its answer could not be read";
-	end_span(call);
+	end_attempt(call, call->cls, call->words);
 	call_answered(call);
 }
 
@@ -436,7 +453,12 @@ exchange_done(HttpExchange *exchange, const HttpAnswer *http, void *arg)
 	Call	   *call = arg;
 	MemoryContext old = MemoryContextSwitchTo(call->context);
 
+	/* in a step of an executor that one's job is being touched already */
+	if (call->group->guards.check != NULL)
+		touch_job(&call->run->id);
 	free_slot(call);
+	if (http->sent_us != 0 && http->first_byte_us != 0)
+		call->first_byte_us = http->first_byte_us - http->sent_us;
 	if (call->span != NULL)
 	{
 		call->span->sent_us = http->sent_us;
@@ -453,8 +475,10 @@ exchange_done(HttpExchange *exchange, const HttpAnswer *http, void *arg)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	end_span(call);
+	end_attempt(call, call->cls, call->words);
 	call_answered(call);
+	if (call->group->guards.check != NULL)
+		touch_clear();
 	MemoryContextSwitchTo(old);
 }
 
@@ -479,6 +503,10 @@ start_exchange(Call *call, const ApiWire *wire)
 	call->exchange = http_start(&http, exchange_done, call);
 	in_flight++;
 	call->queue->slots->in_flight++;
+	call->begun_us = clock_us();
+	call->stats = stats_attempt_begin(call->model, call->route->version,
+									  server->name);
+	air_progress(call->air, -1, call->attempts);
 }
 
 /*
@@ -513,6 +541,5 @@ attempt_abandon(Call *call, ErrorClass cls, const char *message)
 {
 	http_cancel(call->exchange);
 	free_slot(call);
-	trace_end_span(call->run->trace, call->span, cls, message);
-	call->span = NULL;
+	end_attempt(call, cls, message);
 }

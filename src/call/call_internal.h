@@ -12,6 +12,8 @@
 #include "lib/ilist.h"
 #include "lib/pairingheap.h"
 #include "nodes/bitmapset.h"
+#include "trace/air.h"
+#include "trace/stats.h"
 
 /* The diagram is at the head of call.c. */
 typedef enum CallState
@@ -67,6 +69,8 @@ struct Call
 	CallDone	callback;
 	void	   *arg;
 
+	AirEntry   *air;
+
 	/* what is asked */
 	char	   *model;
 	char	   *path;
@@ -100,6 +104,11 @@ struct Call
 	HttpExchange *exchange;
 	char	   *body;
 	Span	   *span;
+	StatsEntry *stats;			/* while it is in the air */
+	int64		begun_us;
+	int64		first_byte_us;	/* since it was sent; -1: none */
+	int64		tokens_in;		/* -1: not told */
+	int64		tokens_out;
 	bool		unfit;			/* an answer, but not of the shape asked for */
 	HttpFault	fault;
 	int			status;

@@ -11,6 +11,7 @@
 
 #include "access/htup_details.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "base/value.h"
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
@@ -528,6 +529,45 @@ build_call(const FunctionStep *function, Form_pg_proc proc,
 	return sql.data;
 }
 
+static const char *
+pinned_text(const Jsonb *pin, const char *key)
+{
+	Jsonb	   *value = json_field(pin, key);
+
+	return value == NULL || json_is_null(value) ? NULL :
+		json_string_dup(value);
+}
+
+static bool
+pinned_flag(const Jsonb *pin, const char *key)
+{
+	JsonbValue	v;
+
+	return json_get(pin, key, &v) && v.type == jbvBool && v.val.boolean;
+}
+
+/* What bind_function() found when the chain was pinned. */
+static void
+bind_pinned_function(Definition *definition, FunctionStep *function)
+{
+	PinSource  *pins = definition->pins;
+	Jsonb	   *pin = json_element(pins->functions, pins->next_function++);
+	Jsonb	   *types = pin ? json_field(pin, "types") : NULL;
+
+	if (types == NULL || json_count(types) != function->nargs)
+		elog(ERROR, "pinned chain \"%s\" lacks the function \"%s\"",
+			 definition->name, function->name);
+	function->signature = pinned_text(pin, "function");
+	function->result_type = pinned_text(pin, "result");
+	function->helper = pinned_text(pin, "helper");
+	function->sql = unconstify(char *, pinned_text(pin, "sql"));
+	function->is_chain = pinned_flag(pin, "chain");
+	function->set = pinned_flag(pin, "set");
+	function->arg_type_names = palloc(Max(function->nargs, 1) * sizeof(char *));
+	for (int i = 0; i < function->nargs; i++)
+		function->arg_type_names[i] = json_string_dup(json_element(types, i));
+}
+
 static void
 bind_function(Step *step)
 {
@@ -537,6 +577,13 @@ bind_function(Step *step)
 	Signature	signature;
 	Misfit		misfit;
 
+	step->definition->functions = lappend(step->definition->functions,
+										  function);
+	if (step->definition->pins != NULL)
+	{
+		bind_pinned_function(step->definition, function);
+		return;
+	}
 	function->oid = find_function(function);
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function->oid));
 	if (!HeapTupleIsValid(tuple))
@@ -583,15 +630,19 @@ bind_step(Step *step)
 	switch (step->kind)
 	{
 		case STEP_MODEL:
-			bind_model(step);
+			/* a pinned chain's are looked up when the call starts */
+			if (step->definition->pins == NULL)
+				bind_model(step);
 			break;
 		case STEP_SQL:
-			bind_sql(step->sql, step->sql->text->line);
+			if (step->definition->pins == NULL)
+				bind_sql(step->sql, step->sql->text->line);
 			break;
 		case STEP_FUNCTION:
 			bind_function(step);
 			break;
 		case STEP_VALUE:
+		case STEP_WAIT:
 			break;
 		case STEP_BLOCK:
 		case STEP_SWITCH:

@@ -3,9 +3,9 @@
  *	  Functions in LANGUAGE chaincall, compiled once a session.
  *
  * A compiled chain is good while its pg_proc row is the same, nothing it may
- * have looked up has changed (any function, type or relation: told by
- * invalidation messages, which are rare enough to drop everything), and the
- * same role sees the same search_path.  A run holds its definition: one that
+ * have looked up has changed (any function, type, relation, schema or role:
+ * told by invalidation messages, which are rare enough to drop everything), and
+ * the same role sees the same search_path.  A run holds its definition: one that
  * became stale meanwhile goes when the last run ends.
  */
 #include "postgres.h"
@@ -67,7 +67,23 @@ create_cache(void)
 						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	CacheRegisterSyscacheCallback(PROCOID, forget_syscache, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, forget_syscache, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, forget_syscache, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, forget_syscache, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, forget_syscache,
+								  (Datum) 0);
 	CacheRegisterRelcacheCallback(forget_relcache, (Datum) 0);
+}
+
+/*
+ * Changes whenever something that a compiled chain may depend on has changed:
+ * functions, types, relations, schemas, roles and who may use them.
+ */
+uint64
+definition_generation(void)
+{
+	if (chains == NULL)
+		create_cache();
+	return generation;
 }
 
 /* The language's oid; InvalidOid where the extension is not installed. */

@@ -49,14 +49,9 @@ compile_context(void *arg)
 	errcontext("chain \"%s\"", (const char *) arg);
 }
 
-/*
- * Compiles a body.  name is for messages; args are copied.  With bind, what
- * the chain names in the database must exist.  The result lives in a context
- * of its own below the current one; the caller moves it to where it is kept.
- */
-Definition *
-definition_compile(const char *name, const char *body, int nargs,
-				   ChainArg *args, bool bind)
+static Definition *
+compile(const char *name, const char *body, int nargs, ChainArg *args,
+		bool bind, PinSource *pins)
 {
 	MemoryContext cxt;
 	MemoryContext old;
@@ -70,6 +65,7 @@ definition_compile(const char *name, const char *body, int nargs,
 	definition->cxt = cxt;
 	definition->name = pstrdup(name);
 	MemoryContextSetIdentifier(cxt, definition->name);
+	definition->pins = pins;
 	definition->nargs = nargs;
 	definition->args = palloc(Max(nargs, 1) * sizeof(ChainArg));
 	for (int i = 0; i < nargs; i++)
@@ -89,8 +85,33 @@ definition_compile(const char *name, const char *body, int nargs,
 		definition_bind(definition);
 
 	error_context_stack = context.previous;
+	definition->pins = NULL;
 	MemoryContextSwitchTo(old);
 	return definition;
+}
+
+/*
+ * Compiles a body.  name is for messages; args are copied.  With bind, what
+ * the chain names in the database must exist.  The result lives in a context
+ * of its own below the current one; the caller moves it to where it is kept.
+ */
+Definition *
+definition_compile(const char *name, const char *body, int nargs,
+				   ChainArg *args, bool bind)
+{
+	return compile(name, body, nargs, args, bind, NULL);
+}
+
+/*
+ * Compiles a body with what was looked up when it was pinned: no catalog is
+ * read (save for the database's encoding, where that is not UTF8) and models
+ * are not looked for.  Else as definition_compile().
+ */
+Definition *
+definition_compile_pinned(const char *name, const char *body, int nargs,
+						  ChainArg *args, PinSource *pins)
+{
+	return compile(name, body, nargs, args, true, pins);
 }
 
 /*

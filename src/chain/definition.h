@@ -32,7 +32,8 @@ typedef enum StepKind
 	STEP_FUNCTION,
 	STEP_BLOCK,
 	STEP_SWITCH,
-	STEP_VALUE
+	STEP_VALUE,
+	STEP_WAIT
 } StepKind;
 
 /* What a name in an expression means. */
@@ -113,6 +114,10 @@ typedef struct SqlStep
 typedef struct FunctionStep
 {
 	const char *name;			/* as written */
+	const char *signature;		/* of pinned chains: qualified */
+	const char *result_type;	/* of pinned chains: SQL name */
+	const char **arg_type_names;	/* of pinned chains */
+	const char *helper;			/* of pinned chains: C helper it is, or NULL */
 	int			line;			/* of the name */
 	Oid			oid;
 	bool		is_chain;
@@ -126,6 +131,12 @@ typedef struct FunctionStep
 	char	   *sql;			/* the call as a statement */
 	SPIPlanPtr	plan;
 } FunctionStep;
+
+typedef struct WaitStep
+{
+	int64		ms;				/* a constant interval; 0: */
+	Template   *text;			/* an interval or a time */
+} WaitStep;
 
 struct Step
 {
@@ -165,6 +176,7 @@ struct Step
 	SqlStep    *sql;
 	FunctionStep *function;
 	JsonTemplate *value;
+	WaitStep   *wait;
 	Step	  **steps;			/* of a block, or arms of a switch */
 	int			nsteps;
 	JsonTemplate *output;		/* of a block; NULL: the sink */
@@ -177,7 +189,21 @@ typedef struct ChainArg
 	const char *name;
 	Oid			type;
 	bool		has_default;
+	const char *type_name;		/* of pinned chains: SQL name, qualified */
+	Jsonb	   *value;			/* of pinned chains: a constant DEFAULT */
 } ChainArg;
+
+/*
+ * What compilation takes in place of catalogs: what the same passes found
+ * when the chain was pinned, in the order in which they come upon it.
+ */
+typedef struct PinSource
+{
+	Jsonb	   *functions;
+	Jsonb	   *shapes;
+	int			next_function;
+	int			next_shape;
+} PinSource;
 
 struct Definition
 {
@@ -192,6 +218,9 @@ struct Definition
 	int			nargs;
 	ChainArg   *args;
 	Step	   *body;
+	List	   *shapes;			/* of Shape *: what `returns` say, as parsed */
+	List	   *functions;		/* of FunctionStep *, as bound */
+	PinSource  *pins;			/* NULL: catalogs are looked at */
 	int			uses;			/* runs that hold it */
 	bool		single;			/* of chaincall.call() and the like: no chain */
 	bool		stale;			/* dropped when uses is 0 */
@@ -206,6 +235,9 @@ extern Definition *definition_of_call(const char *model, CallForm form,
 extern Definition *definition_compile(const char *name, const char *body,
 									  int nargs, ChainArg *args,
 									  bool bind);
+extern Definition *definition_compile_pinned(const char *name,
+											 const char *body, int nargs,
+											 ChainArg *args, PinSource *pins);
 
 /* chain/chain_cache.c */
 extern Definition *definition_of_function(Oid function);
@@ -213,6 +245,7 @@ extern void definition_drop(Definition *definition);
 extern void definition_release(Definition *definition);
 extern void definition_validate_function(Oid function, bool check_body);
 extern Oid	definition_language(void);
+extern uint64 definition_generation(void);
 
 /* chain/input.c */
 extern Jsonb *definition_input(const Definition *definition, int arg,
@@ -221,6 +254,11 @@ extern Jsonb *definition_argument(const Definition *definition, int arg,
 								  const Jsonb *given);
 extern Jsonb **definition_inputs(Definition *definition, const Jsonb *input,
 								 bool *null_for_strict);
+extern Jsonb *definition_constant_default(const Definition *definition, int arg);
+extern void definition_check_members(const Definition *definition,
+									 const Jsonb *input);
+extern void definition_lacks(const Definition *definition,
+							 int arg) pg_attribute_noreturn();
 
 /* chain/result.c */
 extern Jsonb *definition_rows(const Definition *definition, Jsonb *output);
@@ -236,7 +274,8 @@ extern void step_check_keys(const YamlNode *map, const char *const *known,
 extern int64 step_count(const YamlNode *node, const char *key, int64 least);
 
 /* chain/step_model.c */
-extern ModelStep *model_step_parse(const YamlNode *node, int line);
+extern ModelStep *model_step_parse(Definition *definition,
+								   const YamlNode *node, int line);
 extern List *model_step_exprs(const ModelStep *model);
 
 /* chain/resolve.c: second pass */

@@ -15,6 +15,7 @@
 #include "chain/definition.h"
 #include "executor/executor.h"
 #include "nodes/pg_list.h"
+#include "optimizer/optimizer.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
@@ -42,9 +43,9 @@ find_argument(const Definition *definition, const char *name, int len)
 	return -1;
 }
 
-/* Raises when input has a member that is no argument. */
-static void
-check_members(const Definition *definition, const Jsonb *input)
+/* Raises when input has a member that is no argument, or is no object. */
+void
+definition_check_members(const Definition *definition, const Jsonb *input)
 {
 	JsonbIterator *it;
 	JsonbIteratorToken token;
@@ -124,9 +125,9 @@ definition_input(const Definition *definition, int arg, Datum datum,
 	return argument_value(definition, arg, NULL, datum, isnull);
 }
 
-/* The value of an argument's DEFAULT. */
-static Jsonb *
-evaluate_default(const Definition *definition, int arg)
+/* An argument's DEFAULT. */
+static Expr *
+default_expression(const Definition *definition, int arg)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID,
 										ObjectIdGetDatum(definition->function));
@@ -134,10 +135,6 @@ evaluate_default(const Definition *definition, int arg)
 	bool		isnull = true;
 	List	   *defaults;
 	int			place;
-	EState	   *estate;
-	ExprState  *state;
-	Datum		value;
-	Jsonb	   *result;
 
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
@@ -156,14 +153,52 @@ evaluate_default(const Definition *definition, int arg)
 				 errmsg("chain \"%s\" has lost the DEFAULT of its argument \"%s\"",
 						definition->name, definition->args[arg].name),
 				 errhint("Give the argument.")));
+	return list_nth(defaults, place);
+}
+
+/*
+ * The value of an argument's DEFAULT where that is a constant; NULL for one
+ * that must be evaluated each time.
+ */
+Jsonb *
+definition_constant_default(const Definition *definition, int arg)
+{
+	Expr	   *expr = expression_planner(default_expression(definition, arg));
+
+	if (!IsA(expr, Const))
+		return NULL;
+	return definition_input(definition, arg, ((Const *) expr)->constvalue,
+							((Const *) expr)->constisnull);
+}
+
+static Jsonb *
+evaluate_default(const Definition *definition, int arg)
+{
+	bool		isnull;
+	EState	   *estate;
+	ExprState  *state;
+	Datum		value;
+	Jsonb	   *result;
 
 	estate = CreateExecutorState();
-	state = ExecPrepareExpr(list_nth(defaults, place), estate);
+	state = ExecPrepareExpr(default_expression(definition, arg), estate);
 	value = ExecEvalExprSwitchContext(state, GetPerTupleExprContext(estate),
 									  &isnull);
 	result = definition_input(definition, arg, value, isnull);
 	FreeExecutorState(estate);
 	return result;
+}
+
+/* Raises: the input has no value for an argument without DEFAULT. */
+void
+definition_lacks(const Definition *definition, int arg)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CHAIN_INPUT),
+			 errmsg("input of chain \"%s\" lacks the argument \"%s\"",
+					definition->name, definition->args[arg].name),
+			 errhint("Its arguments are %s.", argument_names(definition))));
+	pg_unreachable();
 }
 
 /*
@@ -190,7 +225,7 @@ definition_inputs(Definition *definition, const Jsonb *input,
 {
 	Jsonb	  **values = palloc(Max(definition->nargs, 1) * sizeof(Jsonb *));
 
-	check_members(definition, input);
+	definition_check_members(definition, input);
 	*null_for_strict = false;
 	for (int i = 0; i < definition->nargs; i++)
 	{
@@ -200,12 +235,7 @@ definition_inputs(Definition *definition, const Jsonb *input,
 		if (given != NULL || arg->has_default)
 			values[i] = definition_argument(definition, i, given);
 		else
-			ereport(ERROR,
-					(errcode(ERRCODE_CHAIN_INPUT),
-					 errmsg("input of chain \"%s\" lacks the argument \"%s\"",
-							definition->name, arg->name),
-					 errhint("Its arguments are %s.",
-							 argument_names(definition))));
+			definition_lacks(definition, i);
 		if (definition->strict && json_is_null(values[i]))
 			*null_for_strict = true;
 	}

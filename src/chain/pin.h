@@ -2,10 +2,10 @@
  * pin.h
  *	  A chain with everything it names, frozen when a job is inserted.
  *
- * The closure is JSON (stored once in chaincall.definition under its sha256):
- * the chain, the chains it calls, each with body, arguments, result, resolved
- * functions (signatures and the statement that calls each), the schemas that
- * `returns` compiled to, and the inserting session's search_path.
+ * The closure is JSON (stored once in chaincall.definition under the sha256 of
+ * its text): the chain, the chains it calls, each with body, arguments, result,
+ * resolved functions (signatures and the statement that calls each), the
+ * schemas that `returns` compiled to, and the inserting session's search_path.
  *
  * pin_make() runs in the session that inserts, as the inserting role; it may
  * look everything up.  pin_load() runs in a caller, a superuser's process: it
@@ -17,21 +17,46 @@
 
 #include "postgres.h"
 
+#include "base/plain.h"
 #include "chain/definition.h"
+#include "datatype/timestamp.h"
 
-/* A loaded closure; read-only. */
+#define PIN_HASH_LEN 32			/* sha256 */
+
+/* A closure as made in a session, good until pin_make() is called again. */
+typedef struct PinMade
+{
+	Oid			function;
+	const char *signature;		/* schema.name(types), qualified */
+	Jsonb	   *closure;
+	uint8		sha256[PIN_HASH_LEN];
+	bool		needs_executor; /* has to run or convert something by SQL */
+	/* for whoever stores it; 0 at first */
+	TimestampTz seen_at;		/* when a committed row of it was seen */
+	uint64		stored_in;		/* in which epoch this session stored it */
+} PinMade;
+
+/* One chain of a loaded closure. */
 typedef struct PinnedChain
 {
 	Definition *definition;
-	const char *signature;		/* schema.name(types), qualified */
+	const char *signature;
+
 	/*
 	 * Whether arguments and result can be taken as JSON without SQL: only
-	 * jsonb, text, boolean, integers, numeric, floats and arrays of them, where
-	 * a value of the right JSON type is its own canonical form.  Else an
-	 * executor converts them.
+	 * plain types (base/plain.h).  Else an executor converts them, save a
+	 * job's own input, which was converted when it was inserted.
 	 */
 	bool		plain_inputs;
 	bool		plain_result;
+	PlainType  *arg_types;
+	PlainType	result;
+	const char *result_type;	/* SQL name, qualified; NULL: none */
+	bool		result_void;
+	/* of a result of type record: its columns */
+	int			ncolumns;
+	const char **column_names;
+	const char **column_types;
 	bool		has_steps;		/* sql or function steps, for executors */
 } PinnedChain;
 
@@ -44,12 +69,21 @@ typedef struct Pinned
 	int			uses;			/* jobs that hold it */
 } Pinned;
 
-extern Jsonb *pin_make(Oid function, char **signature, Jsonb **input,
-					   bool *null_for_strict, bool *needs_executor);
+/* chain/chain_find.c */
+extern Oid	chain_find(const char *name);
+
+/* chain/pin.c: in sessions */
+extern PinMade *pin_make(Oid function);
+extern Jsonb *pin_normalise(const PinMade *made, Jsonb *input);
+
+/* chain/pinload.c: in callers */
 extern Pinned *pin_load(const Jsonb *closure);
-extern PinnedChain *pin_find(Pinned *pinned, const char *signature);
+extern void pin_free(Pinned *pinned);
+extern PinnedChain *pin_find(const Pinned *pinned, const char *signature);
 extern Jsonb **pin_inputs(const PinnedChain *chain, const Jsonb *args,
 						  bool *null_for_strict);
-extern Oid	chain_find(const char *name);
+extern Jsonb **pin_job_inputs(const PinnedChain *chain, const Jsonb *input,
+							  bool *null_for_strict);
+extern Jsonb *pin_result(const PinnedChain *chain, Jsonb *output);
 
 #endif							/* CHAINCALL_PIN_H */

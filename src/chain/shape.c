@@ -25,6 +25,8 @@
 #define WRAPPER "value"			/* the field of a wrapped root */
 
 static Shape *make_shape(Jsonb *schema, Jsonb *wire, const YamlNode *source);
+static Jsonb *check_answer(const AnswerShape *answer, const Jsonb *value, bool wired,
+						   char **why);
 static Jsonb *node_schema(const YamlNode *node, ShapeForm form, bool nullable);
 static Jsonb *text_schema(const YamlNode *node, ShapeForm form, bool nullable);
 static Jsonb *fields_schema(const YamlNode *map, ShapeForm form, bool nullable);
@@ -68,6 +70,27 @@ shape_from_schema(const YamlNode *schema)
 	Jsonb	   *json = yaml_json(schema);
 
 	return make_shape(json, json, schema);
+}
+
+/*
+ * The shape that shape_from_returns() has made before, from its two schemas:
+ * looks nothing up.  Takes them over.
+ */
+Shape *
+shape_from_pin(Jsonb *schema, Jsonb *wire)
+{
+	Shape	   *shape = palloc0(sizeof(Shape));
+
+	if (schema == NULL || wire == NULL)
+		elog(ERROR, "a pinned shape lacks its schema");
+	shape->schema = schema;
+	shape->compiled = schema_compile(schema, NULL);
+	shape->wrapped = !root_is_object(schema);
+	shape->fill = true;
+	shape->answer.wire = wire;
+	shape->answer.strict = schema_strict(schema_compile(wire, NULL));
+	shape->answer.check = check_answer;
+	return shape;
 }
 
 /*

@@ -23,6 +23,7 @@ typedef struct Shape
 
 extern Shape *shape_from_returns(const YamlNode *returns);
 extern Shape *shape_from_schema(const YamlNode *schema);
+extern Shape *shape_from_pin(Jsonb *schema, Jsonb *wire);
 extern Shape *shape_from_type(Oid type, int32 typmod);
 extern Jsonb *shape_check(const Shape *shape, const Jsonb *answer,
 						  char **why);

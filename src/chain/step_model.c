@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "base/error.h"
+#include "base/json.h"
 #include "chain/definition.h"
 
 static const char *const forms[] = {"prompt", "messages", "input", "request",
@@ -179,9 +180,34 @@ parse_params(ModelStep *model, const YamlNode *node)
 	}
 }
 
+/*
+ * The shape of `returns`, whose types are looked up, or were when the chain
+ * was pinned.
+ */
+static Shape *
+parse_returns(Definition *definition, const YamlNode *node)
+{
+	PinSource  *pins = definition->pins;
+	Shape	   *shape;
+
+	if (pins == NULL)
+		shape = shape_from_returns(node);
+	else
+	{
+		Jsonb	   *pin = json_element(pins->shapes, pins->next_shape++);
+
+		if (pin == NULL)
+			elog(ERROR, "pinned chain \"%s\" lacks a shape", definition->name);
+		shape = shape_from_pin(json_field(pin, "schema"),
+							   json_field(pin, "wire"));
+	}
+	definition->shapes = lappend(definition->shapes, shape);
+	return shape;
+}
+
 /* Parses the own keys of a model step; line is the step's. */
 ModelStep *
-model_step_parse(const YamlNode *node, int line)
+model_step_parse(Definition *definition, const YamlNode *node, int line)
 {
 	static const char *const excluded[] = {"system", "params", "extra",
 		"returns", "schema", "reask", NULL
@@ -216,7 +242,7 @@ model_step_parse(const YamlNode *node, int line)
 
 	if ((part = yaml_get(node, "returns")) != NULL)
 	{
-		model->shape = shape_from_returns(part);
+		model->shape = parse_returns(definition, part);
 		if (yaml_get(node, "schema") != NULL)
 			definition_error(part->line, ERRCODE_SYNTAX_ERROR,
 							 "Use one of the two.",

@@ -48,6 +48,7 @@ extern bool board_has_work(void);
 extern void board_started(Oid owner, int njobs);	/* no longer count */
 extern int64 board_count(Oid owner);
 extern void board_recount(Oid owner, int64 counted_before, int64 seen);
+extern int	board_owners(Oid *owners, int64 *counts, int max);
 extern void board_forget_database(Oid database);
 
 /* result(): wait for the end of a job without looking at tables. */

@@ -237,6 +237,10 @@ queue_checkpoint(SpanRow **rows, int nrows, uint64 incarnation)
 
 /* ---- reading back ---- */
 
+static const char checkpoints_sql[] =
+"SELECT path, try, output, sha256, ended_at, class"
+" FROM chaincall.span WHERE job = $1 ORDER BY path, try";
+
 static bool
 hash_fits(const Jsonb *output, const bytea *hash)
 {
@@ -328,71 +332,107 @@ renumber_corrupt(const pg_uuid_t *job, const char *path, int try)
 					path)));
 }
 
+/* The checkpoint of a path, made where there is none; rows come by path. */
 static Checkpoint *
-find_path(List *found, const char *path)
+find_path(List **found, const char *path)
 {
-	Checkpoint *last = found == NIL ? NULL : llast(found);
+	Checkpoint *last = *found == NIL ? NULL : llast(*found);
 
-	/* rows come in the order of paths */
-	return last != NULL && strcmp(last->path, path) == 0 ? last : NULL;
+	if (last != NULL && strcmp(last->path, path) == 0)
+		return last;
+	last = palloc0(sizeof(Checkpoint));
+	last->path = pstrdup(path);
+	*found = lappend(*found, last);
+	return last;
+}
+
+/* Being throttled or cancelled uses up no attempt. */
+static bool
+uses_attempt(const char *cls)
+{
+	return strcmp(cls, error_class_name(CLASS_THROTTLED)) != 0 &&
+		strcmp(cls, error_class_name(CLASS_CANCELLED)) != 0;
+}
+
+typedef struct StoredRow
+{
+	HeapTuple	tuple;
+	TupleDesc	desc;
+} StoredRow;
+
+static Datum
+stored(const StoredRow *row, int column, bool *isnull)
+{
+	return SPI_getbinval(row->tuple, row->desc, column, isnull);
+}
+
+/* A row's part in its path's checkpoint; true: its output is corrupt. */
+static bool
+take_row(Checkpoint *checkpoint, const StoredRow *row)
+{
+	bool		isnull;
+	int			try = DatumGetInt32(stored(row, 2, &isnull));
+	Datum		datum;
+
+	checkpoint->last_ended = DatumGetTimestampTz(stored(row, 5, &isnull));
+	if (try > 0)
+	{
+		checkpoint->failures = Max(checkpoint->failures, try);
+		datum = stored(row, 6, &isnull);
+		checkpoint->used += isnull || uses_attempt(TextDatumGetCString(datum));
+		return false;
+	}
+	datum = stored(row, 3, &isnull);
+	if (!isnull)
+		checkpoint->output = DatumGetJsonbPCopy(datum);
+	datum = stored(row, 4, &isnull);
+	if (checkpoint->output != NULL && !isnull &&
+		hash_fits(checkpoint->output, DatumGetByteaPP(datum)))
+		return false;
+	checkpoint->output = NULL;
+	return true;
 }
 
 /*
- * What is stored of a job: a List of Checkpoint in the memory context that was
- * current before queue_begin(), one a path.  In a transaction of
- * queue_begin().  A corrupt output is put aside, with a warning.
+ * What is stored of a job: a List of Checkpoint in cxt, one a path.  In a
+ * transaction of queue_begin().  A corrupt output is put aside, with a
+ * warning.
  */
 List *
 queue_checkpoints(const pg_uuid_t *job, MemoryContext cxt)
 {
+	static SPIPlanPtr plan = NULL;
 	Oid			types[] = {UUIDOID};
 	Datum		values[] = {UUIDPGetDatum(job)};
 	List	   *found = NIL;
+	List	   *corrupt = NIL;
 	SPITupleTable *table;
 	uint64		rows;
+	MemoryContext old;
+	ListCell   *lc;
 
-	(void) SPI_execute_with_args("SELECT path, try, output, sha256, ended_at, (SELECT max(f.try) FROM chaincall.span f"
-								 "   WHERE f.job = s.job AND f.path = s.path) AS failures"
-								 " FROM chaincall.span s WHERE job = $1 ORDER BY path, try",
-								 1, types, values, NULL, false, 0);
+	if (SPI_execute_plan(queue_plan(&plan, checkpoints_sql, 1, types), values,
+						 NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read checkpoints");
 	table = SPI_tuptable;
 	rows = SPI_processed;
+	old = MemoryContextSwitchTo(cxt);
 	for (uint64 i = 0; i < rows; i++)
 	{
-		HeapTuple	tuple = table->vals[i];
-		TupleDesc	desc = table->tupdesc;
+		StoredRow	row = {table->vals[i], table->tupdesc};
 		bool		isnull;
-		char	   *path = TextDatumGetCString(SPI_getbinval(tuple, desc, 1, &isnull));
-		int			try = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
-		Datum		output = SPI_getbinval(tuple, desc, 3, &isnull);
-		bool		has_output = !isnull;
-		int			failures = DatumGetInt32(SPI_getbinval(tuple, desc, 6, &isnull));
-		Checkpoint *checkpoint = find_path(found, path);
-		MemoryContext old = MemoryContextSwitchTo(cxt);
+		Checkpoint *checkpoint = find_path(&found, TextDatumGetCString(stored(&row, 1, &isnull)));
 
-		if (checkpoint == NULL)
-		{
-			checkpoint = palloc0(sizeof(Checkpoint));
-			checkpoint->path = pstrdup(path);
-			checkpoint->failures = failures;
-			found = lappend(found, checkpoint);
-		}
-		if (try == 0 && has_output)
-			checkpoint->output = DatumGetJsonbPCopy(output);
-		MemoryContextSwitchTo(old);
-		checkpoint->last_ended = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 5, &isnull));
-		if (try == 0)
-		{
-			Datum		hash = SPI_getbinval(tuple, desc, 4, &isnull);
+		if (take_row(checkpoint, &row))
+			corrupt = lappend(corrupt, checkpoint);
+	}
+	MemoryContextSwitchTo(old);
+	SPI_freetuptable(table);
+	foreach(lc, corrupt)
+	{
+		Checkpoint *checkpoint = lfirst(lc);
 
-			if (checkpoint->output == NULL || isnull ||
-				!hash_fits(checkpoint->output, DatumGetByteaPP(hash)))
-			{
-				checkpoint->output = NULL;
-				checkpoint->failures++;
-				renumber_corrupt(job, path, checkpoint->failures);
-			}
-		}
+		renumber_corrupt(job, checkpoint->path, ++checkpoint->failures);
 	}
 	return found;
 }

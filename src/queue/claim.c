@@ -19,7 +19,7 @@
 
 static const char claim_sql[] =
 "WITH picked AS MATERIALIZED ("
-" SELECT j.id, j.started_at FROM pg_catalog.unnest($1, $2, $3) AS o(owner, mark, quota),"
+" SELECT j.id, j.started_at FROM unnest($1, $2, $3) AS o(owner, mark, quota),"
 " LATERAL (SELECT q.id, q.started_at FROM chaincall.job q"
 "   WHERE q.owner = o.owner AND q.state = 'queued' AND q.rank >= o.mark"
 "   AND (q.expires_at IS NULL OR q.expires_at > pg_catalog.clock_timestamp())"

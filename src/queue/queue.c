@@ -72,8 +72,9 @@ queue_settings(void)
 	}
 }
 
-static void
-apply_settings(void)
+/* The same, in the first transaction of a worker only. */
+void
+queue_settings_once(void)
 {
 	static bool applied = false;
 
@@ -92,7 +93,7 @@ queue_begin(void)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	apply_settings();
+	queue_settings_once();
 	XactIsoLevel = XACT_READ_COMMITTED;
 	XactReadOnly = false;
 	if (SPI_connect() != SPI_OK_CONNECT)

@@ -26,6 +26,7 @@
 /* ---- transactions (queue.c) ---- */
 
 extern void queue_settings(void);
+extern void queue_settings_once(void);
 extern void queue_begin(void);
 extern void queue_commit(bool durable);
 extern void queue_abort(void);
@@ -86,6 +87,7 @@ typedef struct Checkpoint
 	char	   *path;
 	Jsonb	   *output;			/* NULL: no success yet */
 	int			failures;		/* highest try */
+	int			used;			/* of these, attempts that count as such */
 	TimestampTz last_ended;
 } Checkpoint;
 
@@ -117,7 +119,9 @@ extern int	queue_promote(TimestampTz *next_due);
 extern int	queue_expire(void);
 extern int	queue_apply_actions(void);
 extern void queue_make_partitions(void);
-extern void queue_retain(void);
+extern void queue_retire_partitions(void);
+extern bool queue_retain(void);
+extern void queue_retain_definitions(void);
 extern void queue_recount(void);
 extern bool queue_adopt_copy(void);
 

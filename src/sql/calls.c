@@ -17,6 +17,7 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "chain/definition.h"
+#include "chain/pin.h"
 #include "chain/session.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -139,62 +140,6 @@ chaincall_embed(PG_FUNCTION_ARGS)
 
 /* ---- chains by name ---- */
 
-static bool
-is_chain(Oid function)
-{
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	bool		result;
-
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	result = ((Form_pg_proc) GETSTRUCT(tuple))->prolang ==
-		definition_language();
-	ReleaseSysCache(tuple);
-	return result;
-}
-
-/* The chain of that name or signature; an ambiguous name is an error. */
-static Oid
-find_chain(const char *name)
-{
-	FuncCandidateList candidates;
-	Oid			found = InvalidOid;
-	int			n = 0;
-
-	if (strchr(name, '(') != NULL)
-		found = DatumGetObjectId(DirectFunctionCall1(regprocedurein,
-													 CStringGetDatum(name)));
-	else
-	{
-		candidates = FuncnameGetCandidates(textToQualifiedNameList(cstring_to_text(name)),
-										   -1, NIL, false, false, false, true);
-		for (; candidates != NULL; candidates = candidates->next)
-		{
-			if (!is_chain(candidates->oid))
-				continue;
-			found = candidates->oid;
-			n++;
-		}
-		if (n > 1)
-			ereport(ERROR,
-					(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
-					 errmsg("chain \"%s\" is not unique", name),
-					 errhint("Write the signature: %s.",
-							 format_procedure(found))));
-	}
-	if (!OidIsValid(found) || !is_chain(found))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("chain \"%s\" does not exist", name),
-				 errhint("A chain is a function in LANGUAGE chaincall; check its name and search_path.")));
-	if (compat_proc_aclcheck(found, GetUserId(), ACL_EXECUTE) != ACLCHECK_OK)
-		ereport(ERROR,
-				(errcode(ERRCODE_CHAIN_DENIED),
-				 errmsg("permission denied for chain \"%s\"", name),
-				 errhint("Ask its owner to GRANT EXECUTE on it.")));
-	return found;
-}
-
 static void
 require(FunctionCallInfo fcinfo, int arg, const char *name)
 {
@@ -220,7 +165,7 @@ chaincall_run(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(3))
 		options.stop_after = text_to_cstring(PG_GETARG_TEXT_PP(3));
 
-	definition = definition_of_function(find_chain(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+	definition = definition_of_function(chain_find(text_to_cstring(PG_GETARG_TEXT_PP(0))));
 	PG_TRY();
 	{
 		bool		null_for_strict;
@@ -255,7 +200,7 @@ chaincall_render(PG_FUNCTION_ARGS)
 	require(fcinfo, 0, "chain");
 	require(fcinfo, 1, "step");
 	require(fcinfo, 2, "input");
-	definition = definition_of_function(find_chain(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+	definition = definition_of_function(chain_find(text_to_cstring(PG_GETARG_TEXT_PP(0))));
 	PG_TRY();
 	{
 		bool		null_for_strict;

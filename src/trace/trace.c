@@ -152,6 +152,23 @@ trace_time(const Trace *trace, int64 us)
 	return us == 0 ? 0 : trace->started_at + (us - trace->started_us);
 }
 
+/*
+ * A trace that is no run of this process, to be filled with what is stored of
+ * one and to be read.  It is palloc'd, spans too, and is not to be ended; its
+ * times are the caller's to set.
+ */
+Trace *
+trace_make(const char *chain, const pg_uuid_t *id)
+{
+	Trace	   *trace = palloc0(sizeof(Trace));
+
+	trace->context = CurrentMemoryContext;
+	trace->id = *id;
+	trace->role = GetUserId();
+	trace->chain = pstrdup(chain);
+	return trace;
+}
+
 static SpanChunk *
 add_chunk(Trace *trace)
 {

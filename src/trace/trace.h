@@ -66,6 +66,7 @@ extern Trace *trace_create(MemoryContext parent, const char *chain,
 						   const pg_uuid_t *id, Oid role, TraceSink sink);
 extern void trace_free_span(Trace *trace, Span *span);
 extern TimestampTz trace_time(const Trace *trace, int64 us);
+extern Trace *trace_make(const char *chain, const pg_uuid_t *id);
 extern Span *trace_span(Trace *trace, const char *path, const char *kind,
 						int attempt);
 extern void trace_name(Trace *trace, Span *span, const char *model,

@@ -44,6 +44,7 @@
 #include "utils/syscache.h"
 #include "utils/timeout.h"
 #include "worker/executor.h"
+#include "worker/worker.h"
 
 #define FLUSH_STEPS 100
 #define FLUSH_US 1000
@@ -96,29 +97,15 @@ handle_cancel(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
-/* Somebody else's crash, or an immediate stop: no fault of the step's. */
-static void
-handle_quit(SIGNAL_ARGS)
-{
-	touch_clear();
-	_exit(2);
-}
-
 /* The step's timeout has passed, and it was told, to no avail. */
 static void
 handle_overdue(void)
 {
 	handover_overdue();
+	touch_orderly();
 	ProcDiePending = true;
 	InterruptPending = true;
 	SetLatch(MyLatch);
-}
-
-/* An orderly exit, even in mid-step, accuses no job. */
-static void
-clear_touch(int code, Datum arg)
-{
-	touch_clear();
 }
 
 static void
@@ -381,26 +368,12 @@ force_settings(void)
 	}
 }
 
-/*
- * Entry point of the background worker: bgw_main_arg is the database's oid,
- * bgw_extra begins with the role's.
- */
+/* Main function of an executor. */
 void
-chaincall_executor_main(Datum database)
+chaincall_executor_main(Datum arg)
 {
-	Oid			role;
-
-	memcpy(&role, MyBgworkerEntry->bgw_extra, sizeof(Oid));
-	pqsignal(SIGTERM, die);
+	worker_start(WORKER_EXECUTOR);
 	pqsignal(SIGINT, handle_cancel);
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGQUIT, handle_quit);
-	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), role,
-											  COMPAT_BYPASS_LOGIN);
-	worker_enter(WORKER_EXECUTOR, MyDatabaseId, role);
-	touch_attach();
-	before_shmem_exit(clear_touch, (Datum) 0);
 	handover_serve();
 	pg_atomic_fetch_add_u64(&my_worker->jobs, 1);
 	nudge_timer = RegisterTimeout(USER_TIMEOUT, handover_nudge);

@@ -32,6 +32,7 @@ extern void handover_notify(void);
 
 /* worker/handover_queue.c: executors and the launcher */
 extern bool handover_wanted(Oid *database, Oid *role);
+extern void handover_unasked(Oid database, Oid role);
 extern bool handover_other_role_waits(Oid database, Oid role);
 extern void handover_refuse(Oid database, Oid role, const StepError *error);
 
@@ -43,6 +44,6 @@ extern XLogRecPtr executor_run(const TakenOrder *taken, Jsonb **output,
 extern Jsonb *executor_convert(const StepOrder *order);
 
 /* worker/executor.c */
-extern PGDLLEXPORT void chaincall_executor_main(Datum database);
+extern PGDLLEXPORT void chaincall_executor_main(Datum arg);
 
 #endif							/* CHAINCALL_EXECUTOR_H */

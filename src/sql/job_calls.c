@@ -1,0 +1,465 @@
+/*
+ * job_calls.c
+ *	  submit(), result() and cancel(): what people do with jobs.
+ *
+ * All three are what anybody could write by hand, run with the caller's own
+ * privileges and under row security.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "base/compat.h"
+#include "base/error.h"
+#include "base/ids.h"
+#include "base/json.h"
+#include "base/shared.h"
+#include "catalog/pg_type.h"
+#include "chain/pin.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "queue/board.h"
+#include "sql/job.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+/* A worker may die between its commit and the word of it. */
+#define LOOK_AGAIN_MS 30000
+/* Where there is no room to wait properly. */
+#define POLL_MS 200
+
+PG_FUNCTION_INFO_V1(chaincall_submit);
+PG_FUNCTION_INFO_V1(chaincall_result);
+PG_FUNCTION_INFO_V1(chaincall_cancel);
+
+static void
+connect_spi(void)
+{
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+}
+
+/* Prepares once a session. */
+static SPIPlanPtr
+kept_plan(SPIPlanPtr *kept, const char *sql, int nargs, Oid *types)
+{
+	if (*kept == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(sql, nargs, types);
+
+		if (plan == NULL)
+			elog(ERROR, "could not prepare a statement: %s",
+				 SPI_result_code_string(SPI_result));
+		(void) SPI_keepplan(plan);
+		*kept = plan;
+	}
+	return *kept;
+}
+
+static void
+execute(SPIPlanPtr plan, Datum *values, const char *nulls, int expected)
+{
+	int			result = SPI_execute_plan(plan, values, nulls, false, 0);
+
+	if (result != expected)
+		elog(ERROR, "a statement on jobs failed: %s",
+			 SPI_result_code_string(result));
+}
+
+/* The uuid in the first column of the first row; false when there is none. */
+static bool
+first_uuid(pg_uuid_t *id)
+{
+	bool		isnull;
+	Datum		datum;
+
+	if (SPI_processed == 0)
+		return false;
+	datum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+						  &isnull);
+	if (isnull)
+		return false;
+	*id = *DatumGetUUIDP(datum);
+	return true;
+}
+
+static Datum
+uuid_datum(const pg_uuid_t *id)
+{
+	pg_uuid_t  *copy = palloc(sizeof(pg_uuid_t));
+
+	*copy = *id;
+	return UUIDPGetDatum(copy);
+}
+
+/* ---- submit ---- */
+
+enum
+{
+	SUBMIT_CHAIN,
+	SUBMIT_DEDUPE_KEY = 5,
+	SUBMIT_COLUMNS = 8,			/* the arguments before are columns */
+	SUBMIT_DEDUPE = SUBMIT_COLUMNS
+};
+
+static bool
+insert_job(FunctionCallInfo fcinfo, bool skip, pg_uuid_t *id)
+{
+	static SPIPlanPtr plain = NULL;
+	static SPIPlanPtr skipping = NULL;
+	static const char *const sql =
+		"INSERT INTO chaincall.job (chain, input, priority, run_at, expires_at, dedupe_key, labels, traceparent) "
+		"VALUES ($1, $2, $3, $4, $5, $6, $7, $8)%s RETURNING id";
+	Oid			types[SUBMIT_COLUMNS] = {
+		TEXTOID, JSONBOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID,
+		JSONBOID, TEXTOID
+	};
+	Datum		values[SUBMIT_COLUMNS];
+	char		nulls[SUBMIT_COLUMNS];
+
+	for (int i = 0; i < SUBMIT_COLUMNS; i++)
+	{
+		values[i] = PG_ARGISNULL(i) ? (Datum) 0 : PG_GETARG_DATUM(i);
+		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
+	}
+	execute(kept_plan(skip ? &skipping : &plain,
+					  psprintf(sql, skip ? " ON CONFLICT DO NOTHING" : ""),
+					  SUBMIT_COLUMNS, types),
+			values, nulls, SPI_OK_INSERT_RETURNING);
+	return first_uuid(id);
+}
+
+/* The job not yet started that has the key. */
+static bool
+find_duplicate(FunctionCallInfo fcinfo, pg_uuid_t *id)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {OIDOID, TEXTOID, TEXTOID};
+	PinMade    *made = pin_make(chain_find(TextDatumGetCString(PG_GETARG_DATUM(SUBMIT_CHAIN))));
+	Datum		values[] = {
+		ObjectIdGetDatum(GetUserId()), CStringGetTextDatum(made->signature),
+		PG_GETARG_DATUM(SUBMIT_DEDUPE_KEY)
+	};
+
+	execute(kept_plan(&plan,
+					  "SELECT id FROM chaincall.job"
+					  " WHERE owner OPERATOR(pg_catalog.=) $1 AND chain OPERATOR(pg_catalog.=) $2"
+					  " AND dedupe_key OPERATOR(pg_catalog.=) $3 AND started_at IS NULL"
+					  " AND state OPERATOR(pg_catalog.=) ANY (ARRAY['queued', 'waiting']::pg_catalog.text[])",
+					  lengthof(types), types),
+			values, NULL, SPI_OK_SELECT);
+	return first_uuid(id);
+}
+
+static bool
+check_dedupe(FunctionCallInfo fcinfo)
+{
+	char	   *dedupe;
+
+	if (PG_ARGISNULL(SUBMIT_DEDUPE))
+		return false;
+	dedupe = text_to_cstring(PG_GETARG_TEXT_PP(SUBMIT_DEDUPE));
+	if (strcmp(dedupe, "replace") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("dedupe \"replace\" is not yet supported"),
+				 errhint("A later version will know it; \"skip\" gives the job that is there.")));
+	if (strcmp(dedupe, "skip") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown value of dedupe: \"%s\"", dedupe),
+				 errhint("Known is skip.")));
+	if (PG_ARGISNULL(SUBMIT_DEDUPE_KEY))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("dedupe without a dedupe_key"),
+				 errhint("Say by dedupe_key which jobs are the same.")));
+	return true;
+}
+
+/*
+ * submit(chain, input, priority, run_at, expires_at, dedupe_key, labels,
+ * traceparent, dedupe) → uuid: the new job's, or that of the one already there
+ */
+Datum
+chaincall_submit(PG_FUNCTION_ARGS)
+{
+	bool		skip = check_dedupe(fcinfo);
+	pg_uuid_t	id;
+
+	connect_spi();
+	/* the one that is there may start while we look for it */
+	while (!insert_job(fcinfo, skip, &id) &&
+		   !(skip && find_duplicate(fcinfo, &id)))
+	{
+		if (job_is_replicated())
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the job was not stored"),
+					 errdetail("With session_replication_role = replica rows are taken for another node's."),
+					 errhint("RESET session_replication_role.")));
+		if (!skip)
+			elog(ERROR, "the job was not stored");
+		if (IsolationUsesXactSnapshot())
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("could not serialize access due to a concurrent job with the same dedupe_key"),
+					 errhint("Try the transaction again.")));
+		CHECK_FOR_INTERRUPTS();
+	}
+	SPI_finish();
+	PG_RETURN_DATUM(uuid_datum(&id));
+}
+
+/* ---- cancel ---- */
+
+/* cancel(job) → uuid of the action; a worker applies it */
+Datum
+chaincall_cancel(PG_FUNCTION_ARGS)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {UUIDOID};
+	Datum		values[] = {PG_GETARG_DATUM(0)};
+	pg_uuid_t	id;
+
+	connect_spi();
+	execute(kept_plan(&plan,
+					  "INSERT INTO chaincall.action (job, action) VALUES ($1, 'cancel') RETURNING id",
+					  lengthof(types), types),
+			values, NULL, SPI_OK_INSERT_RETURNING);
+	if (!first_uuid(&id))
+		elog(ERROR, "the action was not stored");
+	SPI_finish();
+	PG_RETURN_DATUM(uuid_datum(&id));
+}
+
+/* ---- result ---- */
+
+typedef struct JobState
+{
+	char	   *state;			/* NULL: no such job */
+	Jsonb	   *output;
+	Jsonb	   *error;
+	bool		own;			/* this transaction inserted it */
+} JobState;
+
+/* A column of the row that SPI has found, copied out of it; NULL for null. */
+static Jsonb *
+json_column(MemoryContext cxt, int column)
+{
+	bool		isnull;
+	Datum		datum = SPI_getbinval(SPI_tuptable->vals[0],
+									  SPI_tuptable->tupdesc, column, &isnull);
+
+	return isnull ? NULL : json_copy(cxt, DatumGetJsonbP(datum));
+}
+
+/* The job as a fresh snapshot shows it to the caller. */
+static JobState
+read_job(const pg_uuid_t *id)
+{
+	static SPIPlanPtr plan = NULL;
+	MemoryContext cxt = CurrentMemoryContext;
+	Oid			types[] = {UUIDOID};
+	Datum		values[] = {UUIDPGetDatum(id)};
+	JobState	job = {NULL};
+
+	connect_spi();
+	execute(kept_plan(&plan,
+					  "SELECT state, output, error, xmin FROM chaincall.job WHERE id OPERATOR(pg_catalog.=) $1",
+					  lengthof(types), types),
+			values, NULL, SPI_OK_SELECT);
+	if (SPI_processed > 0)
+	{
+		bool		isnull;
+		Datum		xmin = SPI_getbinval(SPI_tuptable->vals[0],
+										 SPI_tuptable->tupdesc, 4, &isnull);
+
+		job.state = MemoryContextStrdup(cxt,
+										SPI_getvalue(SPI_tuptable->vals[0],
+													 SPI_tuptable->tupdesc, 1));
+		job.output = json_column(cxt, 2);
+		job.error = json_column(cxt, 3);
+		job.own = !isnull &&
+			TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
+	}
+	SPI_finish();
+	return job;
+}
+
+static char *
+error_field(const Jsonb *error, const char *name)
+{
+	JsonbValue	v;
+
+	if (error == NULL || !JB_ROOT_IS_OBJECT(error) ||
+		!json_get(error, name, &v) || v.type != jbvString)
+		return NULL;
+	return pnstrdup(v.val.string.val, v.val.string.len);
+}
+
+/* That of the job's error; one that a caller can catch and that is an error. */
+static int
+error_sqlstate(const Jsonb *error)
+{
+	char	   *state = error_field(error, "sqlstate");
+	int			code;
+
+	if (state == NULL || strlen(state) != 5 ||
+		strspn(state, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") != 5)
+		return ERRCODE_INTERNAL_ERROR;
+	code = MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4]);
+	if (code == ERRCODE_QUERY_CANCELED)
+		return ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+	if (ERRCODE_TO_CATEGORY(code) == ERRCODE_SUCCESSFUL_COMPLETION ||
+		ERRCODE_TO_CATEGORY(code) == ERRCODE_WARNING ||
+		ERRCODE_TO_CATEGORY(code) == ERRCODE_NO_DATA)
+		return ERRCODE_INTERNAL_ERROR;
+	return code;
+}
+
+/* Raises the error that ended the job, as a chain in a session would have. */
+static void
+raise_failure(const pg_uuid_t *id, const Jsonb *error)
+{
+	char	   *message = error_field(error, "message");
+	char	   *detail = error_field(error, "detail");
+	char	   *hint = error_field(error, "hint");
+	char	   *step = error_field(error, "step");
+
+	ereport(ERROR,
+			(errcode(error_sqlstate(error)),
+			 step ? errmsg_internal("step %s: %s", step,
+									message ? message : "failed") :
+			 errmsg_internal("%s", message ? message : "the job failed"),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 hint ? errhint("%s", hint) : 0,
+			 errcontext("job %s", ids_uuid_text(id))));
+}
+
+/* True when the job has succeeded; raises when it has ended otherwise. */
+static bool
+has_succeeded(const pg_uuid_t *id, const JobState *job)
+{
+	if (job->state == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("job %s does not exist", ids_uuid_text(id)),
+				 errhint("It was never committed, was thrown away since, or belongs to another role.")));
+	if (strcmp(job->state, "succeeded") == 0)
+		return true;
+	if (strcmp(job->state, "failed") == 0)
+		raise_failure(id, job->error);
+	if (strcmp(job->state, "cancelled") == 0 ||
+		strcmp(job->state, "expired") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg(job->state[0] == 'c' ? "job %s was cancelled" :
+						"job %s has expired", ids_uuid_text(id)),
+				 errhint("Enqueue it again.")));
+	return false;
+}
+
+/* Raises when waiting cannot end. */
+static void
+check_waiting(const pg_uuid_t *id, const JobState *job)
+{
+	if (job->own)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("job %s was enqueued by this transaction",
+						ids_uuid_text(id)),
+				 errdetail("It starts when the transaction has committed."),
+				 errhint("Commit, then ask for the result.")));
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the end of job %s cannot be waited for in this transaction",
+						ids_uuid_text(id)),
+				 errdetail("Its isolation level never shows what was committed since it began."),
+				 errhint("Use READ COMMITTED.")));
+}
+
+/* When to stop waiting: DT_NOEND for never. */
+static TimestampTz
+wait_until(const Interval *timeout)
+{
+	TimestampTz until;
+
+	if (timeout == NULL || compat_interval_infinity(timeout) != NULL)
+		return DT_NOEND;
+	until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+													TimestampTzGetDatum(GetCurrentTimestamp()),
+													IntervalPGetDatum(timeout)));
+	return until;
+}
+
+static void
+wait_for_word(bool told, TimestampTz until)
+{
+	static uint32 event = 0;
+	long		ms = told ? LOOK_AGAIN_MS : POLL_MS;
+
+	if (event == 0)
+		event = compat_wait_event("ChaincallResult");
+	if (until != DT_NOEND)
+		ms = Min(ms, TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													 until) + 1);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 ms, event);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+static Jsonb *
+wait_for_output(const pg_uuid_t *id, const Interval *timeout)
+{
+	TimestampTz until = wait_until(timeout);
+
+	/* a standby gets no word of what the primary's workers do */
+	bool		told = !RecoveryInProgress() && waiter_begin(id);
+
+	for (;;)
+	{
+		JobState	job = read_job(id);
+
+		if (has_succeeded(id, &job))
+			return job.output ? job.output : json_null();
+		check_waiting(id, &job);
+		if (GetCurrentTimestamp() >= until)
+			ereport(ERROR,
+					(errcode(ERRCODE_CHAIN_TIMEOUT),
+					 errmsg("job %s has not ended yet", ids_uuid_text(id)),
+					 errdetail("It is %s.", job.state),
+					 errhint("Give more time, or ask again later; the job goes on.")));
+		wait_for_word(told, until);
+	}
+}
+
+/* result(job, timeout) → jsonb: waits until the job has ended */
+Datum
+chaincall_result(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t	id;
+	Interval   *timeout = PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1);
+	Jsonb	   *volatile output = NULL;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	shared_require("the result of a job");
+	id = *PG_GETARG_UUID_P(0);
+	PG_TRY();
+	{
+		output = wait_for_output(&id, timeout);
+	}
+	PG_FINALLY();
+	{
+		waiter_end();
+	}
+	PG_END_TRY();
+	PG_RETURN_JSONB_P(output);
+}
