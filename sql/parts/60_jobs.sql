@@ -119,6 +119,14 @@ CREATE TABLE origin (
 );
 INSERT INTO origin SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database();
 
+COMMENT ON TABLE job IS 'Chains that run in the background; INSERT chain and input, workers do the rest';
+COMMENT ON TABLE definition IS 'Chains as they were when jobs were enqueued, with all that they name';
+COMMENT ON TABLE span IS 'Attempts at steps of jobs: the trace, and the outputs that a job goes on from';
+COMMENT ON TABLE span_default IS 'Spans of days that have no partition of their own';
+COMMENT ON TABLE action IS 'What somebody asks of a job: who, when, and what came of it';
+COMMENT ON TABLE alert IS 'Dead letters and notices';
+COMMENT ON TABLE origin IS 'The database that the extension was created in';
+
 -- ---- triggers: what a row is when it is inserted, and which rows are none of this node's ----
 
 CREATE FUNCTION job_insert() RETURNS trigger

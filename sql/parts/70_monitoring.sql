@@ -188,11 +188,11 @@ COMMENT ON COLUMN stat_worker.role IS 'role whose steps an executor runs';
 COMMENT ON COLUMN stat_worker.started_at IS 'when it was started';
 COMMENT ON COLUMN stat_worker.jobs IS 'jobs that a caller has claimed';
 COMMENT ON COLUMN stat_worker.steps IS 'checkpoints written';
-COMMENT ON COLUMN stat_worker.calls IS 'attempts of model calls begun';
+COMMENT ON COLUMN stat_worker.calls IS 'model calls started';
 COMMENT ON COLUMN stat_worker.errors IS 'steps and attempts that failed';
 COMMENT ON COLUMN stat_worker.commits IS 'transactions committed';
 COMMENT ON COLUMN stat_worker.jobs_in_hand IS 'jobs that a caller has in its window now';
-COMMENT ON COLUMN stat_worker.calls_in_flight IS 'attempts in the air now';
+COMMENT ON COLUMN stat_worker.calls_in_flight IS 'model calls started and not ended now';
 
 GRANT USAGE ON SCHEMA chaincall TO pg_monitor;
 GRANT SELECT ON activity, queue_status, stat_model, stat_endpoint, stat_worker TO pg_monitor;

@@ -194,6 +194,9 @@ convert_scalar(const Jsonb *value, Oid type)
 	text = json_or_string(value);
 	if (type == TEXTOID)
 		return json_text(text);
+	if (scalar && v.type == jbvNumeric && type == INT8OID)
+		(void) DirectFunctionCall1(numeric_int8,	/* out of range? */
+								   NumericGetDatum(v.val.numeric));
 	if (scalar && v.type == jbvNumeric &&
 		(type == INT2OID || type == INT4OID || type == INT8OID))
 		text = whole_text(v.val.numeric, text);

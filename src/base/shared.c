@@ -66,6 +66,7 @@ shared_init(void)
 		return;
 	shared->lock = &(GetNamedLWLockTranche("chaincall"))->lock;
 	shared->changes = 0;
+	shared->missed = false;
 	shared->nworkers = max_worker_processes;
 	shared->ndatabases = setting_max_databases;
 	shared->workers = (WorkerSlot *) (area + MAXALIGN(sizeof(SharedState)));
@@ -450,6 +451,20 @@ database_probe(Oid database)
 		slot->probed = slot->generation;
 	}
 	LWLockRelease(shared->lock);
+}
+
+/*
+ * A database has got the extension and found no slot: the launcher looks at all
+ * databases when there is one.
+ */
+void
+database_missed(void)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->missed = true;
+	shared->changes++;
+	LWLockRelease(shared->lock);
+	worker_wake_launcher();
 }
 
 /* Sets what is known of the database, and tells the launcher. */

@@ -78,6 +78,7 @@ typedef struct SharedState
 {
 	LWLock	   *lock;
 	uint64		changes;		/* of databases that the launcher looks at */
+	bool		missed;			/* one of them found no slot */
 	int			nworkers;
 	int			ndatabases;
 	WorkerSlot *workers;
@@ -108,6 +109,7 @@ extern DatabaseSlot *database_slot_make(Oid database);
 extern bool database_hold(Oid database, bool make);
 extern void database_release(Oid database, bool changed);
 extern void database_changes(void);
+extern void database_missed(void);
 extern void database_probe(Oid database);
 extern void database_set_state(Oid database, DatabaseState state);
 extern bool database_free(Oid database, uint64 generation);

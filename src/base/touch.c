@@ -190,6 +190,9 @@ touch_attach(void)
 	if (touch_file == NULL)
 	{
 		LWLockRelease(shared->lock);
+		/* one of a database says it for all */
+		if (my_worker->kind != WORKER_MAINTAINER)
+			return;
 		errno = saved_errno;
 		ereport(WARNING,
 				(errcode_for_file_access(),

@@ -50,14 +50,14 @@ find_by_name(const char *name)
 		if (!is_chain(candidates->oid))
 			continue;
 		found = candidates->oid;
-		appendStringInfo(&signatures, "%s%s", n++ ? ", " : "",
+		appendStringInfo(&signatures, "%s%s", n++ ? " or " : "",
 						 format_procedure(found));
 	}
 	if (n > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
 				 errmsg("chain \"%s\" is not unique", name),
-				 errhint("Write the signature, one of %s.", signatures.data)));
+				 errhint("Write the signature: %s.", signatures.data)));
 	return found;
 }
 

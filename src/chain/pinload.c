@@ -9,10 +9,8 @@
 
 #include "base/error.h"
 #include "base/json.h"
-#include "chain/pin.h"
+#include "chain/pin_private.h"
 #include "utils/memutils.h"
-
-#define PIN_FORMAT 1
 
 static void
 corrupt(const char *what)

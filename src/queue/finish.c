@@ -15,11 +15,15 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
+/*
+ * worker is set while a job runs, and only then.  IS NOT DISTINCT FROM keeps
+ * the planner off the index on it, which leads to all jobs of this worker.
+ */
 static const char finish_sql[] =
 "WITH mine AS MATERIALIZED ("
 " SELECT e.id, e.state, e.output, e.error, e.run_at"
 " FROM unnest($1, $2, $3, $4, $5) AS e(id, state, output, error, run_at),"
-" LATERAL (SELECT FROM chaincall.job q WHERE q.id = e.id AND q.worker = $6 AND q.state = 'running'"
+" LATERAL (SELECT FROM chaincall.job q WHERE q.id = e.id AND q.worker IS NOT DISTINCT FROM $6"
 "   FOR UPDATE SKIP LOCKED) j)"
 " UPDATE chaincall.job u SET state = m.state, output = m.output, error = m.error, worker = NULL,"
 " run_at = CASE WHEN m.state = 'waiting' THEN m.run_at ELSE u.run_at END,"
@@ -28,7 +32,7 @@ static const char finish_sql[] =
 
 static const char still_sql[] =
 "SELECT q.id FROM pg_catalog.unnest($1) AS e(id), chaincall.job q"
-" WHERE q.id = e.id AND q.worker = $2 AND q.state = 'running'";
+" WHERE q.id = e.id AND q.worker IS NOT DISTINCT FROM $2";
 
 typedef struct Column
 {

@@ -1,6 +1,6 @@
 /*
  * job.h
- *	  What job.c and job_calls.c share: definitions in the table.
+ *	  What the triggers of the runtime tables share.
  */
 #ifndef CHAINCALL_JOB_H
 #define CHAINCALL_JOB_H
@@ -8,7 +8,16 @@
 #include "postgres.h"
 
 #include "chain/pin.h"
+#include "fmgr.h"
+#include "utils/rel.h"
 
+/* job_rows.c */
+extern void job_check_event(FunctionCallInfo fcinfo, bool before);
+extern void job_check_columns(Relation relation, const char *const *names,
+							  int n, Oid *checked);
+extern bool job_is_replicated(void);
+
+/* job_definition.c */
 extern void job_store_definition(PinMade *made);
 
 #endif							/* CHAINCALL_JOB_H */

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "base/compat.h"
 #include "base/error.h"
 #include "base/ids.h"
@@ -19,6 +20,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "queue/board.h"
+#include "sql/job.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -191,8 +193,17 @@ chaincall_submit(PG_FUNCTION_ARGS)
 
 	connect_spi();
 	/* the one that is there may start while we look for it */
-	while (!insert_job(fcinfo, skip, &id) && !find_duplicate(fcinfo, &id))
+	while (!insert_job(fcinfo, skip, &id) &&
+		   !(skip && find_duplicate(fcinfo, &id)))
 	{
+		if (job_is_replicated())
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the job was not stored"),
+					 errdetail("With session_replication_role = replica rows are taken for another node's."),
+					 errhint("RESET session_replication_role.")));
+		if (!skip)
+			elog(ERROR, "the job was not stored");
 		if (IsolationUsesXactSnapshot())
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -405,9 +416,12 @@ wait_for_word(bool told, TimestampTz until)
 }
 
 static Jsonb *
-wait_for_output(const pg_uuid_t *id, TimestampTz until)
+wait_for_output(const pg_uuid_t *id, const Interval *timeout)
 {
-	bool		told = waiter_begin(id);
+	TimestampTz until = wait_until(timeout);
+
+	/* a standby gets no word of what the primary's workers do */
+	bool		told = !RecoveryInProgress() && waiter_begin(id);
 
 	for (;;)
 	{
@@ -431,17 +445,16 @@ Datum
 chaincall_result(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t	id;
-	volatile TimestampTz until;
+	Interval   *timeout = PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1);
 	Jsonb	   *volatile output = NULL;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	shared_require("the result of a job");
 	id = *PG_GETARG_UUID_P(0);
-	until = wait_until(PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1));
 	PG_TRY();
 	{
-		output = wait_for_output(&id, until);
+		output = wait_for_output(&id, timeout);
 	}
 	PG_FINALLY();
 	{

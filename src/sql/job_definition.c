@@ -164,5 +164,5 @@ job_store_definition(PinMade *made)
 		insert_row(definitions, made, sha256);
 		made->stored_in = epoch;
 	}
-	table_close(definitions, RowExclusiveLock);
+	table_close(definitions, NoLock);
 }

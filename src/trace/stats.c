@@ -21,81 +21,20 @@
 #include "postgres.h"
 
 #include "base/settings.h"
-#include "base/shared.h"
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "policy/histogram.h"
-#include "port/atomics.h"
 #include "storage/ipc.h"
-#include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
-#include "trace/stats.h"
-#include "utils/hsearch.h"
+#include "trace/stats_private.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#define MODEL_LEN 256			/* bytes, with the zero; longer names are cut */
-#define VERSION_LEN 64
-#define SERVER_LEN NAMEDATALEN
 #define CUT_MARK 10				/* "~" and eight digits of a hash, the zero */
-#define RING 64					/* seconds, of which RATE_SECONDS count */
-#define RATE_SECONDS 60
 #define OTHER "(other)"
 
-/* Attempts that ended in one second. */
-typedef struct Second
-{
-	int64		second;			/* of PostgreSQL's epoch */
-	int64		attempts;
-} Second;
-
-/* What a reset sets to zero. */
-typedef struct Counters
-{
-	TimestampTz since;
-	TimestampTz last_begun_at;
-	TimestampTz last_failed_at;
-	ErrorClass	last_failure;
-	int64		by_class[CLASS_CRASH + 1];
-	int64		tokens_in;
-	int64		tokens_out;
-	int64		sum_us;			/* of what is in `latency` */
-	Second		ring[RING];
-	Histogram	latency;
-	Histogram	first_byte;
-} Counters;
-
-struct StatsEntry
-{
-	slock_t		mutex;			/* guards what follows */
-	uint64		hash;			/* 0: free */
-	Oid			database;		/* InvalidOid: "(other)" */
-	char		model[MODEL_LEN];
-	char		version[VERSION_LEN];
-	char		server[SERVER_LEN];
-	int64		in_flight;
-	Counters	counters;
-};
-
-typedef struct IndexSlot
-{
-	pg_atomic_uint64 hash;		/* 0: none */
-	pg_atomic_uint32 entry;
-} IndexSlot;
-
-typedef struct Stats
-{
-	LWLock		lock;			/* to make and free entries */
-	int			nentries;		/* without "(other)", the last one */
-	int			nslots;			/* a power of two */
-	pg_atomic_uint32 nused;
-	IndexSlot  *index;
-	StatsEntry *entries;
-} Stats;
-
-static Stats *stats = NULL;
+Stats	   *stats_area = NULL;
 
 /* This process's share of in_flight, by entry. */
 static int *mine = NULL;
@@ -147,25 +86,25 @@ stats_init(void)
 	bool		found;
 	char	   *area = ShmemInitStruct("chaincall stats", stats_size(), &found);
 
-	stats = (Stats *) area;
+	stats_area = (Stats *) area;
 	if (!found)
 	{
-		LWLockInitialize(&stats->lock, LWLockNewTrancheId());
-		stats->nentries = setting_max_stats;
-		stats->nslots = index_slots();
-		pg_atomic_init_u32(&stats->nused, 0);
-		stats->index = (IndexSlot *) (area + MAXALIGN(sizeof(Stats)));
-		stats->entries = (StatsEntry *) (stats->index + stats->nslots);
-		for (int i = 0; i < stats->nslots; i++)
+		LWLockInitialize(&stats_area->lock, LWLockNewTrancheId());
+		stats_area->nentries = setting_max_stats;
+		stats_area->nslots = index_slots();
+		pg_atomic_init_u32(&stats_area->nused, 0);
+		stats_area->index = (IndexSlot *) (area + MAXALIGN(sizeof(Stats)));
+		stats_area->entries = (StatsEntry *) (stats_area->index + stats_area->nslots);
+		for (int i = 0; i < stats_area->nslots; i++)
 		{
-			pg_atomic_init_u64(&stats->index[i].hash, 0);
-			pg_atomic_init_u32(&stats->index[i].entry, 0);
+			pg_atomic_init_u64(&stats_area->index[i].hash, 0);
+			pg_atomic_init_u32(&stats_area->index[i].entry, 0);
 		}
-		for (int i = 0; i <= stats->nentries; i++)
-			init_entry(&stats->entries[i]);
-		init_other(&stats->entries[stats->nentries]);
+		for (int i = 0; i <= stats_area->nentries; i++)
+			init_entry(&stats_area->entries[i]);
+		init_other(&stats_area->entries[stats_area->nentries]);
 	}
-	LWLockRegisterTranche(stats->lock.tranche, "chaincall_stats");
+	LWLockRegisterTranche(stats_area->lock.tranche, "chaincall_stats");
 }
 
 /* ---- finding and making entries ---- */
@@ -209,18 +148,18 @@ keep_name(char *to, size_t size, const char *name)
 static StatsEntry *
 find_entry(uint64 hash)
 {
-	uint32		at = (uint32) hash & (stats->nslots - 1);
+	uint32		at = (uint32) hash & (stats_area->nslots - 1);
 
-	for (int i = 0; i < stats->nslots; i++)
+	for (int i = 0; i < stats_area->nslots; i++)
 	{
-		IndexSlot  *slot = &stats->index[at];
+		IndexSlot  *slot = &stats_area->index[at];
 		uint64		found = pg_atomic_read_u64(&slot->hash);
 
 		if (found == hash)
-			return &stats->entries[pg_atomic_read_u32(&slot->entry)];
+			return &stats_area->entries[pg_atomic_read_u32(&slot->entry)];
 		if (found == 0)
 			return NULL;
-		at = (at + 1) & (stats->nslots - 1);
+		at = (at + 1) & (stats_area->nslots - 1);
 	}
 	return NULL;
 }
@@ -229,25 +168,25 @@ find_entry(uint64 hash)
 static void
 index_entry(const StatsEntry *entry)
 {
-	uint32		at = (uint32) entry->hash & (stats->nslots - 1);
+	uint32		at = (uint32) entry->hash & (stats_area->nslots - 1);
 
-	while (pg_atomic_read_u64(&stats->index[at].hash) != 0)
-		at = (at + 1) & (stats->nslots - 1);
-	pg_atomic_write_u32(&stats->index[at].entry,
-						(uint32) (entry - stats->entries));
+	while (pg_atomic_read_u64(&stats_area->index[at].hash) != 0)
+		at = (at + 1) & (stats_area->nslots - 1);
+	pg_atomic_write_u32(&stats_area->index[at].entry,
+						(uint32) (entry - stats_area->entries));
 	pg_write_barrier();
-	pg_atomic_write_u64(&stats->index[at].hash, entry->hash);
+	pg_atomic_write_u64(&stats_area->index[at].hash, entry->hash);
 }
 
 /* A free entry, not yet in the index, or NULL.  Under the lock. */
 static StatsEntry *
 take_free(void)
 {
-	if (pg_atomic_read_u32(&stats->nused) >= (uint32) stats->nentries)
+	if (pg_atomic_read_u32(&stats_area->nused) >= (uint32) stats_area->nentries)
 		return NULL;
-	for (int i = 0; i < stats->nentries; i++)
-		if (stats->entries[i].hash == 0)
-			return &stats->entries[i];
+	for (int i = 0; i < stats_area->nentries; i++)
+		if (stats_area->entries[i].hash == 0)
+			return &stats_area->entries[i];
 	return NULL;
 }
 
@@ -271,7 +210,7 @@ enter(StatsEntry *entry, uint64 hash, TimestampTz now)
 static StatsEntry *
 enter_other(TimestampTz now)
 {
-	StatsEntry *entry = &stats->entries[stats->nentries];
+	StatsEntry *entry = &stats_area->entries[stats_area->nentries];
 
 	(void) enter(entry, 1, now);
 	return entry;
@@ -284,7 +223,7 @@ make_entry(uint64 hash, const char *model, const char *version,
 {
 	StatsEntry *entry;
 
-	LWLockAcquire(&stats->lock, LW_EXCLUSIVE);
+	LWLockAcquire(&stats_area->lock, LW_EXCLUSIVE);
 	entry = find_entry(hash);
 	if (entry == NULL && (entry = take_free()) != NULL)
 	{
@@ -297,12 +236,12 @@ make_entry(uint64 hash, const char *model, const char *version,
 		keep_name(entry->version, VERSION_LEN, version);
 		keep_name(entry->server, SERVER_LEN, server);
 		entry->counters.since = now;
-		pg_atomic_fetch_add_u32(&stats->nused, 1);
+		pg_atomic_fetch_add_u32(&stats_area->nused, 1);
 		index_entry(entry);
 	}
 	if (entry == NULL || !enter(entry, hash, now))
 		entry = enter_other(now);
-	LWLockRelease(&stats->lock);
+	LWLockRelease(&stats_area->lock);
 	return entry;
 }
 
@@ -313,9 +252,9 @@ static void
 leave(int code, Datum arg)
 {
 	left = true;
-	for (int i = 0; i <= stats->nentries; i++)
+	for (int i = 0; i <= stats_area->nentries; i++)
 	{
-		StatsEntry *entry = &stats->entries[i];
+		StatsEntry *entry = &stats_area->entries[i];
 
 		if (mine[i] == 0)
 			continue;
@@ -330,7 +269,7 @@ static bool
 join(void)
 {
 	mine = MemoryContextAllocExtended(TopMemoryContext,
-									  (stats->nentries + 1) * sizeof(int),
+									  (stats_area->nentries + 1) * sizeof(int),
 									  MCXT_ALLOC_NO_OOM | MCXT_ALLOC_ZERO);
 	if (mine == NULL)
 		return false;
@@ -338,26 +277,10 @@ join(void)
 	return true;
 }
 
-static void
-count_worker(int step, bool error)
-{
-	if (my_worker == NULL)
-		return;
-	/* only this process writes */
-	pg_atomic_write_u32(&my_worker->calls_now,
-						pg_atomic_read_u32(&my_worker->calls_now) + step);
-	if (step > 0)
-		pg_atomic_write_u64(&my_worker->calls,
-							pg_atomic_read_u64(&my_worker->calls) + 1);
-	if (error)
-		pg_atomic_write_u64(&my_worker->errors,
-							pg_atomic_read_u64(&my_worker->errors) + 1);
-}
-
 /*
  * An attempt at the endpoint begins, now.  Raises nothing.  The result goes to
  * stats_attempt_end(), once; when the process exits before, that is done for
- * it.  In a worker its slot counts too.
+ * it.
  */
 StatsEntry *
 stats_attempt_begin(const char *model, const char *version, const char *server)
@@ -366,18 +289,17 @@ stats_attempt_begin(const char *model, const char *version, const char *server)
 	StatsEntry *entry;
 	uint64		hash;
 
-	if (stats == NULL || left || (mine == NULL && !join()))
+	if (stats_area == NULL || left || (mine == NULL && !join()))
 		return NULL;
 	now = GetCurrentTimestamp();
 	hash = hash_names(model, version, server);
 	entry = find_entry(hash);
 	if (entry == NULL &&
-		pg_atomic_read_u32(&stats->nused) >= (uint32) stats->nentries)
+		pg_atomic_read_u32(&stats_area->nused) >= (uint32) stats_area->nentries)
 		entry = enter_other(now);
 	else if (entry == NULL || !enter(entry, hash, now))
 		entry = make_entry(hash, model, version, server, now);
-	mine[entry - stats->entries]++;
-	count_worker(1, false);
+	mine[entry - stats_area->entries]++;
 	return entry;
 }
 
@@ -422,200 +344,12 @@ stats_attempt_end(StatsEntry *entry, const AttemptStats *attempt)
 	if (entry == NULL || left)
 		return;
 	now = GetCurrentTimestamp();
-	Assert(mine[entry - stats->entries] > 0);
-	mine[entry - stats->entries]--;
+	Assert(mine[entry - stats_area->entries] > 0);
+	mine[entry - stats_area->entries]--;
 	SpinLockAcquire(&entry->mutex);
 	entry->in_flight--;
 	count(&entry->counters, attempt, now);
 	SpinLockRelease(&entry->mutex);
-	count_worker(-1, attempt->cls != CLASS_NONE &&
-				 attempt->cls != CLASS_CANCELLED);
-}
-
-/* ---- reading ---- */
-
-/* A model's sum over its endpoints. */
-typedef struct ModelSum
-{
-	char		model[MODEL_LEN];	/* hash key */
-	StatsEntry	sum;
-} ModelSum;
-
-/* Attempts a second over the last minute's whole seconds, or since `since`. */
-static double
-rate_of(const Counters *counters, TimestampTz now)
-{
-	int64		second = now / USECS_PER_SEC;
-	int64		age = second - counters->since / USECS_PER_SEC;
-	int64		attempts = 0;
-
-	for (int i = 0; i < RING; i++)
-	{
-		const Second *slot = &counters->ring[i];
-
-		if (slot->second >= second - RATE_SECONDS && slot->second < second)
-			attempts += slot->attempts;
-	}
-	return (double) attempts / Min(Max(age, 1), RATE_SECONDS);
-}
-
-static StatsRow *
-make_row(const StatsEntry *entry, bool by_model, TimestampTz now)
-{
-	const Counters *counters = &entry->counters;
-	StatsRow   *row = palloc0(sizeof(StatsRow));
-	uint64		timed = histogram_total(&counters->latency);
-
-	row->model = pstrdup(entry->model);
-	if (!by_model)
-	{
-		row->version = pstrdup(entry->version);
-		row->server = pstrdup(entry->server);
-	}
-	memcpy(row->by_class, counters->by_class, sizeof(row->by_class));
-	row->in_flight = entry->in_flight;
-	row->tokens_in = counters->tokens_in;
-	row->tokens_out = counters->tokens_out;
-	row->rate = rate_of(counters, now);
-	row->mean_us = timed ? (double) counters->sum_us / timed : -1;
-	row->p50_us = histogram_quantile(&counters->latency, 0.50);
-	row->p99_us = histogram_quantile(&counters->latency, 0.99);
-	row->first_p50_us = histogram_quantile(&counters->first_byte, 0.50);
-	row->first_p99_us = histogram_quantile(&counters->first_byte, 0.99);
-	row->since = counters->since;
-	row->last_begun_at = counters->last_begun_at;
-	row->last_failed_at = counters->last_failed_at;
-	row->last_failure = counters->last_failure;
-	return row;
-}
-
-static void
-merge_seconds(Second *into, const Second *from)
-{
-	for (int i = 0; i < RING; i++)
-	{
-		if (into[i].second == from[i].second)
-			into[i].attempts += from[i].attempts;
-		else if (into[i].second < from[i].second)
-			into[i] = from[i];
-	}
-}
-
-static void
-merge_counters(Counters *into, const Counters *from)
-{
-	into->since = Min(into->since, from->since);
-	into->last_begun_at = Max(into->last_begun_at, from->last_begun_at);
-	if (from->last_failed_at > into->last_failed_at)
-	{
-		into->last_failed_at = from->last_failed_at;
-		into->last_failure = from->last_failure;
-	}
-	for (int i = 0; i < (int) lengthof(into->by_class); i++)
-		into->by_class[i] += from->by_class[i];
-	into->tokens_in += from->tokens_in;
-	into->tokens_out += from->tokens_out;
-	into->sum_us += from->sum_us;
-	merge_seconds(into->ring, from->ring);
-	histogram_merge(&into->latency, &from->latency);
-	histogram_merge(&into->first_byte, &from->first_byte);
-}
-
-static void
-add_to_model(HTAB *models, const StatsEntry *entry)
-{
-	bool		found;
-	ModelSum   *model = hash_search(models, entry->model, HASH_ENTER, &found);
-
-	if (!found)
-		model->sum = *entry;
-	else
-	{
-		model->sum.in_flight += entry->in_flight;
-		merge_counters(&model->sum.counters, &entry->counters);
-	}
-}
-
-static HTAB *
-make_models(void)
-{
-	HASHCTL		ctl = {0};
-
-	ctl.keysize = MODEL_LEN;
-	ctl.entrysize = sizeof(ModelSum);
-	ctl.hcxt = CurrentMemoryContext;
-	return hash_create("chaincall model statistics", 64, &ctl,
-					   HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-}
-
-/* Of this database, or "(other)", if anything was ever counted there. */
-static bool
-is_ours(const StatsEntry *entry)
-{
-	if (entry->hash == 0)
-		return false;
-	if (OidIsValid(entry->database))
-		return entry->database == MyDatabaseId;
-	return entry->counters.last_begun_at != 0;
-}
-
-/*
- * A consistent copy, if the entry is ours; under the lock, so that it is not
- * made or freed meanwhile.
- */
-static bool
-copy_entry(const StatsEntry *entry, StatsEntry *copy)
-{
-	StatsEntry *locked = unconstify(StatsEntry *, entry);
-
-	if (!is_ours(entry))
-		return false;
-	SpinLockAcquire(&locked->mutex);
-	memcpy(copy, entry, sizeof(StatsEntry));
-	SpinLockRelease(&locked->mutex);
-	return true;
-}
-
-/*
- * What was counted for the endpoints of this database, or for its models: a
- * list of StatsRow, palloc'd, in no order.  Empty without shared memory.
- */
-List *
-stats_read(bool by_model)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	HTAB	   *models = NULL;
-	StatsEntry *copy;
-	List	   *rows = NIL;
-
-	if (stats == NULL)
-		return NIL;
-	copy = palloc(sizeof(StatsEntry));
-	if (by_model)
-		models = make_models();
-	LWLockAcquire(&stats->lock, LW_SHARED);
-	for (int i = 0; i <= stats->nentries; i++)
-	{
-		if (!copy_entry(&stats->entries[i], copy))
-			continue;
-		if (by_model)
-			add_to_model(models, copy);
-		else
-			rows = lappend(rows, make_row(copy, false, now));
-	}
-	LWLockRelease(&stats->lock);
-	pfree(copy);
-	if (by_model)
-	{
-		HASH_SEQ_STATUS all;
-		ModelSum   *model;
-
-		hash_seq_init(&all, models);
-		while ((model = hash_seq_search(&all)) != NULL)
-			rows = lappend(rows, make_row(&model->sum, true, now));
-		hash_destroy(models);
-	}
-	return rows;
 }
 
 /* ---- reset ---- */
@@ -640,11 +374,11 @@ reset_entry(StatsEntry *entry, TimestampTz now)
 static void
 rebuild_index(void)
 {
-	for (int i = 0; i < stats->nslots; i++)
-		pg_atomic_write_u64(&stats->index[i].hash, 0);
-	for (int i = 0; i < stats->nentries; i++)
-		if (stats->entries[i].hash != 0)
-			index_entry(&stats->entries[i]);
+	for (int i = 0; i < stats_area->nslots; i++)
+		pg_atomic_write_u64(&stats_area->index[i].hash, 0);
+	for (int i = 0; i < stats_area->nentries; i++)
+		if (stats_area->entries[i].hash != 0)
+			index_entry(&stats_area->entries[i]);
 }
 
 /*
@@ -657,22 +391,22 @@ stats_reset(Oid database)
 	TimestampTz now = GetCurrentTimestamp();
 	uint32		freed = 0;
 
-	if (stats == NULL)
+	if (stats_area == NULL)
 		return;
-	LWLockAcquire(&stats->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < stats->nentries; i++)
+	LWLockAcquire(&stats_area->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < stats_area->nentries; i++)
 	{
-		StatsEntry *entry = &stats->entries[i];
+		StatsEntry *entry = &stats_area->entries[i];
 
 		if (entry->hash != 0 && entry->database == database)
 			freed += reset_entry(entry, now);
 	}
 	if (database == MyDatabaseId)
-		(void) reset_entry(&stats->entries[stats->nentries], now);
+		(void) reset_entry(&stats_area->entries[stats_area->nentries], now);
 	if (freed > 0)
 	{
-		pg_atomic_fetch_sub_u32(&stats->nused, freed);
+		pg_atomic_fetch_sub_u32(&stats_area->nused, freed);
 		rebuild_index();
 	}
-	LWLockRelease(&stats->lock);
+	LWLockRelease(&stats_area->lock);
 }

@@ -35,9 +35,13 @@
 /* Jobs are driven so long before the network is looked at again. */
 #define SLICE_US 2000
 
-/* With room for fewer jobs, claims wait for so long: each costs a millisecond. */
-#define CLAIM_ROOM 50
-#define CLAIM_PAUSE_US 5000
+/*
+ * A claim costs a millisecond, whatever it finds: with so many jobs in hand
+ * the next one waits a little, and longer where no owner may have more.
+ */
+#define CLAIM_JOBS 50
+#define CLAIM_PAUSE_US 2000
+#define CLAIM_FULL_PAUSE_US 5000
 
 #define FAULT_PAUSE_US 1000000
 #define MAX_OWNERS_A_CLAIM 256
@@ -201,8 +205,8 @@ pack_claims(BoardClaim *claims, int n)
 	return kept;
 }
 
-/* Claims what there is room for.  True: something came. */
-static bool
+/* Claims what there is room for. */
+static void
 claim(void)
 {
 	static BoardClaim claims[MAX_OWNERS_A_CLAIM];
@@ -210,20 +214,25 @@ claim(void)
 	int			n;
 
 	if (clock_us() < claim_after_us || !board_has_work())
-		return false;
+		return;
 	n = board_take(claims, MAX_OWNERS_A_CLAIM);
 	(void) window_quotas(claims, n);
 	n = pack_claims(claims, n);
 	if (n == 0)
-		return false;
+	{
+		claim_after_us = clock_us() + CLAIM_FULL_PAUSE_US;
+		return;
+	}
 	caller_transaction_end();
 	read_claim(claims, n, &claimed);
 	settle_claim(claims, n, &claimed);
-	claim_after_us = clock_us() + CLAIM_PAUSE_US;
-	if (claimed.jobs == NIL)
-		return false;
-	begin_claimed(&claimed);
-	return true;
+	/* what is left is for whoever has nothing to do */
+	if (board_has_work())
+		worker_wake_idle_caller(MyDatabaseId);
+	if (claimed.jobs == NIL || caller.njobs >= CLAIM_JOBS)
+		claim_after_us = clock_us() + CLAIM_PAUSE_US;
+	if (claimed.jobs != NIL)
+		begin_claimed(&claimed);
 }
 
 /* ---- what comes from others ---- */
@@ -323,6 +332,16 @@ is_busy(void)
 	return has_ready() || call_live(caller.calls) > 0;
 }
 
+/* Says whether a wake-up should come here, and whether more callers would help. */
+static void
+tell_room(bool resting)
+{
+	bool		room = caller.njobs - caller.nwaiting < setting_caller_window;
+
+	(void) pg_atomic_exchange_u32(&my_worker->idle, resting && room ? 1 : 0);
+	worker_set_full(!room && board_has_work());
+}
+
 /* Lets the network work, or sleeps, until there is something to do. */
 static void
 wait_for_work(void)
@@ -330,10 +349,12 @@ wait_for_work(void)
 	int64		until_us = Min(window_first_timer(), save_due(is_busy()));
 	int64		now = clock_us();
 
+	/* a wake-up comes here from now on; what came before shows on the board */
+	tell_room(true);
+	if (board_has_work())
+		until_us = Min(until_us, claim_after_us);
 	if (has_ready() || until_us <= now)
 		until_us = 0;
-	else if (board_has_work() && claim_after_us > now)
-		until_us = Min(until_us, claim_after_us);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	if (call_live(caller.calls) > 0)
 	{
@@ -343,17 +364,8 @@ wait_for_work(void)
 	else if (until_us > 0)
 		worker_sleep(until_us == CLOCK_NEVER ? -1 :
 					 (long) Min((until_us - now + 999) / 1000, 60000));
+	pg_atomic_write_u32(&my_worker->idle, 0);
 	pg_atomic_write_u32(&my_worker->calls_now, call_live(caller.calls));
-}
-
-/* Says whether a wake-up should come here, and whether more callers would help. */
-static void
-tell_room(void)
-{
-	bool		room = caller.njobs - caller.nwaiting < setting_caller_window;
-
-	pg_atomic_write_u32(&my_worker->idle, room ? 1 : 0);
-	worker_set_full(!room && board_has_work());
 }
 
 static void
@@ -363,8 +375,7 @@ turn(void)
 	MemoryContextSwitchTo(scratch);
 	take_messages();
 	take_answers();
-	tell_room();
-	(void) claim();
+	claim();
 	window_fire_timers(clock_us());
 	window_feed_starved();
 	drive_ready();

@@ -31,6 +31,7 @@ extern void handover_notify(void);
 
 /* worker/handover_queue.c: executors and the launcher */
 extern bool handover_wanted(Oid *database, Oid *role);
+extern void handover_unasked(Oid database, Oid role);
 extern bool handover_other_role_waits(Oid database, Oid role);
 extern void handover_refuse(Oid database, Oid role, const StepError *error);
 

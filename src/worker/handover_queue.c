@@ -228,6 +228,23 @@ handover_wanted(Oid *database, Oid *role)
 	return best != NULL;
 }
 
+/*
+ * What handover_wanted() has asked for cannot be had now: it is asked for
+ * again as soon as the launcher looks again.
+ */
+void
+handover_unasked(Oid database, Oid role)
+{
+	QueueKey	key = {database, role};
+	OwnerQueue *queue;
+
+	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
+	queue = hash_search(handover_queues, &key, HASH_FIND, NULL);
+	if (queue != NULL && queue->asked > 0)
+		queue->asked--;
+	LWLockRelease(&handover->lock);
+}
+
 /* Does another role of the database have orders and no executor? */
 bool
 handover_other_role_waits(Oid database, Oid role)

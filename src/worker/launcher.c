@@ -38,7 +38,7 @@
 #include "worker/worker.h"
 
 #define MAX_PROBES 4			/* databases looked at at once */
-#define FULL_LOG_MS 60000
+#define FULL_LOG_MS 3600000
 
 PGDLLEXPORT void chaincall_launcher_main(Datum arg);
 
@@ -80,10 +80,18 @@ read_databases(void)
 	MemoryContext old;
 	List	   *list;
 	List	   *gone;
+	bool		missed;
 
-	LWLockAcquire(shared->lock, LW_SHARED);
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	read_changes = shared->changes;
+	missed = shared->missed;
+	shared->missed = false;
 	LWLockRelease(shared->lock);
+	if (missed)
+	{
+		list_free(known);
+		known = NIL;
+	}
 
 	StartTransactionCommand();
 	old = MemoryContextSwitchTo(keep);
@@ -135,13 +143,13 @@ log_all_taken(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	staff_turn_at(TimestampTzPlusMilliseconds(now, FULL_LOG_MS));
-	if (!TimestampDifferenceExceeds(full_logged, now, FULL_LOG_MS))
+	/* when a slot is given back it is this process that does it */
+	if (full_logged != 0 && !TimestampDifferenceExceeds(full_logged, now, FULL_LOG_MS))
 		return;
 	full_logged = now;
 	ereport(LOG,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("chaincall does not look at %d databases: others have taken all places",
+			 errmsg("no jobs run in up to %d databases: chaincall runs in as many as it may",
 					list_length(todo)),
 			 errhint("Raise chaincall.max_databases (%d now) and restart the server.",
 					 setting_max_databases)));
@@ -263,7 +271,8 @@ launcher_turn(void)
 		if (OidIsValid(database.oid))
 			turn_database(database);
 	}
-	scaling_executors();
+	if (setting_workers)
+		scaling_executors();
 	/* last, because slots were given back meanwhile */
 	if (setting_workers && take_from_todo())
 		staff_turn_at(GetCurrentTimestamp());

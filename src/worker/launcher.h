@@ -7,10 +7,8 @@
 
 #include "postgres.h"
 
-/* one turn, in launcher.c; of one database, in scaling.c */
+/* scaling.c: in each turn of the launcher */
 extern void scaling_callers(Oid database);
 extern void scaling_executors(void);
-
-extern bool launcher_start_executor(Oid database, Oid role);
 
 #endif							/* CHAINCALL_LAUNCHER_H */

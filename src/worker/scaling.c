@@ -10,6 +10,9 @@
 #include "base/settings.h"
 #include "base/trouble.h"
 #include "catalog/pg_authid.h"
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -181,21 +184,30 @@ judge_role(Oid role)
 static void
 tell_trouble(Oid database, Oid role, TroubleReason reason)
 {
+	const char *role_name;
+	const char *database_name;
+
 	if (!trouble_note(database, role, reason))
 		return;
+	StartTransactionCommand();
+	role_name = GetUserNameFromId(role, true);
+	database_name = get_database_name(database);
 	ereport(LOG,
-			(errmsg("no executor can start for role %u in database %u: its jobs wait",
-					role, database),
+			(errmsg("no executor can start for role \"%s\" in database \"%s\": its jobs wait",
+					role_name ? role_name : psprintf("%u", role),
+					database_name ? database_name : psprintf("%u", database)),
 			 errhint("%s", trouble_hint(reason))));
+	CommitTransactionCommand();
 }
 
 /*
  * Starts an executor for the role unless the database has as many as it may
- * have, one is on its way, or a start has failed a moment ago; what is in the
- * way can be read by trouble_list().  True when one was started.
+ * have or a start has failed a moment ago; what is in the way can be read by
+ * trouble_list().  True when one was started.  When it is false, the launcher
+ * turns again as soon as that can have changed.
  */
-bool
-launcher_start_executor(Oid database, Oid role)
+static bool
+start_executor(Oid database, Oid role)
 {
 	const DatabaseSlot *slot = database_slot(database);
 	TroubleReason reason;
@@ -203,8 +215,7 @@ launcher_start_executor(Oid database, Oid role)
 	if (!setting_workers || slot == NULL || slot->barred > 0 ||
 		slot->state != DATABASE_ACTIVE)
 		return false;
-	if (staff_on_way(database, role) ||
-		staff_count(WORKER_EXECUTOR, database, InvalidOid) >=
+	if (staff_count(WORKER_EXECUTOR, database, InvalidOid) >=
 		Max(setting_min_executors, setting_max_executors))
 		return false;
 	if (trouble_recent(database, role, TROUBLE_MS))
@@ -226,9 +237,17 @@ launcher_start_executor(Oid database, Oid role)
 void
 scaling_executors(void)
 {
-	Oid			database;
-	Oid			role;
+	Oid			databases[MAX_WANTED];
+	Oid			roles[MAX_WANTED];
+	int			nrefused = 0;
 
-	for (int i = 0; i < MAX_WANTED && handover_wanted(&database, &role); i++)
-		launcher_start_executor(database, role);
+	while (nrefused < MAX_WANTED &&
+		   handover_wanted(&databases[nrefused], &roles[nrefused]))
+	{
+		if (!start_executor(databases[nrefused], roles[nrefused]))
+			nrefused++;
+	}
+	/* not before now, or the same would be asked for for ever */
+	while (--nrefused >= 0)
+		handover_unasked(databases[nrefused], roles[nrefused]);
 }

@@ -207,14 +207,6 @@ staff_count(WorkerKind kind, Oid database, Oid role)
 	return n + worker_count(kind, database, role);
 }
 
-/* Is an executor for the role on its way, that is, without a slot yet? */
-bool
-staff_on_way(Oid database, Oid role)
-{
-	return staff_count(WORKER_EXECUTOR, database, role) >
-		worker_count(WORKER_EXECUTOR, database, role);
-}
-
 /* Takes note of what has started and ended since the last time. */
 void
 staff_reap(void)

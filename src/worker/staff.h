@@ -11,7 +11,6 @@
 
 extern bool staff_start(WorkerKind kind, Oid database, Oid role);
 extern int	staff_count(WorkerKind kind, Oid database, Oid role);
-extern bool staff_on_way(Oid database, Oid role);
 extern void staff_reap(void);
 extern void staff_forgive(Oid database);
 extern void staff_register_launcher(void);

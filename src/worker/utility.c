@@ -109,6 +109,8 @@ end_holds(bool committed)
 
 		if (hold->held)
 			database_release(hold->database, committed && hold->changed);
+		else if (committed && hold->changed)
+			database_missed();
 		pfree(hold);
 	}
 	list_free(holds);
@@ -225,7 +227,24 @@ empty_database(Oid database)
 	list_free(pids);
 }
 
-/* Has the database without workers until the transaction ends. */
+static bool
+is_template(Oid database)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID,
+										ObjectIdGetDatum(database));
+	bool		template;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	return template;
+}
+
+/*
+ * Has the database without workers until the transaction ends.  changed: the
+ * launcher shall look at it anew then.
+ */
 static void
 clear_database(Oid database, bool changed)
 {
@@ -233,7 +252,8 @@ clear_database(Oid database, bool changed)
 
 	if (!OidIsValid(database))
 		return;
-	hold = hold_database(database, false);
+	/* a place is needed only where workers might come */
+	hold = hold_database(database, !is_template(database));
 	hold->changed |= changed;
 	if (hold->held)
 		empty_database(database);
@@ -298,7 +318,23 @@ access_object(ObjectAccessType access, Oid class, Oid object, int sub,
 	}
 }
 
-/* DROP EXTENSION: no worker shall be between the locks that it takes. */
+/*
+ * Before the extension is dropped or updated: no worker shall be between the
+ * locks that this takes, or they could wait for each other.
+ */
+static void
+clear_for_extension(const char *name)
+{
+	Oid			extension;
+
+	if (strcmp(name, EXTENSION) != 0)
+		return;
+	extension = get_extension_oid(EXTENSION, true);
+	if (OidIsValid(extension) &&
+		compat_extension_ownercheck(extension, GetUserId()))
+		clear_database(MyDatabaseId, false);
+}
+
 static void
 before_drop(const DropStmt *drop)
 {
@@ -307,16 +343,7 @@ before_drop(const DropStmt *drop)
 	if (drop->removeType != OBJECT_EXTENSION)
 		return;
 	foreach(cell, drop->objects)
-	{
-		Oid			extension;
-
-		if (strcmp(strVal(lfirst(cell)), EXTENSION) != 0)
-			continue;
-		extension = get_extension_oid(EXTENSION, true);
-		if (OidIsValid(extension) &&
-			compat_extension_ownercheck(extension, GetUserId()))
-			clear_database(MyDatabaseId, false);
-	}
+		clear_for_extension(strVal(lfirst(cell)));
 }
 
 /* ---- databases ---- */
@@ -346,20 +373,6 @@ find_option(List *options, const char *name)
 			return option;
 	}
 	return NULL;
-}
-
-static bool
-is_template(Oid database)
-{
-	HeapTuple	tuple = SearchSysCache1(DATABASEOID,
-										ObjectIdGetDatum(database));
-	bool		template;
-
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
-	ReleaseSysCache(tuple);
-	return template;
 }
 
 static void
@@ -401,6 +414,9 @@ before_command(Node *command, ProcessUtilityContext context)
 	{
 		case T_DropStmt:
 			before_drop((DropStmt *) command);
+			break;
+		case T_AlterExtensionStmt:
+			clear_for_extension(((AlterExtensionStmt *) command)->extname);
 			break;
 		case T_RenameStmt:
 			before_rename((RenameStmt *) command);

@@ -79,10 +79,14 @@ set_signals(WorkerKind kind)
 static void
 note_trouble(int code, Datum arg)
 {
-	if (!connected && code != 0 && !told &&
-		my_worker->kind == WORKER_EXECUTOR)
-		trouble_note(my_worker->database, my_worker->role,
-					 TROUBLE_NO_CONNECTION);
+	if (connected || code == 0 || told || my_worker->kind != WORKER_EXECUTOR)
+		return;
+	if (trouble_note(my_worker->database, my_worker->role,
+					 TROUBLE_NO_CONNECTION))
+		ereport(LOG,
+				(errmsg("no executor can start for role %u in database %u: its jobs wait",
+						my_worker->role, my_worker->database),
+				 errhint("%s", trouble_hint(TROUBLE_NO_CONNECTION))));
 }
 
 static void
