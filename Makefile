@@ -42,7 +42,7 @@ HDRS := $(sort $(wildcard src/*.h src/*/*.h))
 OBJS := $(SRCS:.c=.o)
 
 # The extension's SQL, a file a concern, in the order in which it is created.
-SQL_PARTS := $(addprefix sql/parts/,10_definitions.sql 20_language.sql 30_text.sql 40_calls.sql 50_json_schema.sql 60_jobs.sql 90_privileges.sql)
+SQL_PARTS := $(addprefix sql/parts/,10_definitions.sql 20_language.sql 30_text.sql 40_calls.sql 50_json_schema.sql 60_jobs.sql 70_monitoring.sql 90_privileges.sql)
 
 DATA = $(wildcard sql/chaincall--*--*.sql)
 DATA_built = sql/chaincall--$(EXTVERSION).sql

@@ -7,12 +7,19 @@
 
 #include "base/settings.h"
 #include "base/shared.h"
+#include "base/trouble.h"
 #include "fmgr.h"
 #include "http/network.h"
 #include "miscadmin.h"
 #include "queue/board.h"
+#include "queue/message.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "trace/air.h"
+#include "trace/stats.h"
+#include "worker/handover.h"
+#include "worker/staff.h"
+#include "worker/utility.h"
 
 PG_MODULE_MAGIC;
 
@@ -30,6 +37,11 @@ static const struct
 {
 	{shared_size, shared_init},
 	{board_size, board_init},
+	{message_size, message_init},
+	{trouble_size, trouble_init},
+	{handover_size, handover_init},
+	{stats_size, stats_init},
+	{air_size, air_init},
 };
 
 static bool
@@ -76,4 +88,8 @@ _PG_init(void)
 	shmem_request_hook = request_shared_memory;
 	next_shmem_startup = shmem_startup_hook;
 	shmem_startup_hook = make_shared_memory;
+	if (IsBinaryUpgrade)
+		return;
+	utility_init();
+	staff_register_launcher();
 }

@@ -39,7 +39,7 @@ BEGIN ATOMIC
         UNION ALL
         SELECT 2, 'USAGE ON LANGUAGE chaincall' FROM pg_language WHERE lanname = 'chaincall'
         UNION ALL
-        SELECT 3, 'SELECT ON TABLE ' || t FROM unnest(ARRAY['chaincall.model', 'chaincall.endpoint', 'chaincall.job', 'chaincall.span', 'chaincall.action', 'chaincall.alert']) t
+        SELECT 3, 'SELECT ON TABLE ' || t FROM unnest(ARRAY['chaincall.model', 'chaincall.endpoint', 'chaincall.job', 'chaincall.span', 'chaincall.action', 'chaincall.alert', 'chaincall.job_status', 'chaincall.queue_status', 'chaincall.activity']) t
         UNION ALL
         SELECT 3, 'INSERT (chain, input, priority, run_at, expires_at, dedupe_key, labels, traceparent) ON TABLE chaincall.job'
         UNION ALL
@@ -52,7 +52,7 @@ BEGIN ATOMIC
         WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
           AND p.prokind = 'f'
           AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype, 'language_handler'::regtype, 'fdw_handler'::regtype)
-          AND p.proname NOT IN ('grant_usage', 'revoke_usage', 'usage_statements')
+          AND p.proname NOT IN ('grant_usage', 'revoke_usage', 'usage_statements', 'stat_reset', 'stat_entries', 'worker_entries')
           AND NOT EXISTS (SELECT FROM pg_foreign_data_wrapper w WHERE p.oid = w.fdwvalidator)
           AND NOT EXISTS (SELECT FROM pg_language l WHERE p.oid IN (l.laninline, l.lanvalidator))
     ) AS privileges (place, privilege)

@@ -10,11 +10,14 @@
 
 #include "postgres.h"
 
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_proc.h"
 #include "common/jsonapi.h"
 #include "foreign/foreign.h"
 #include "mb/pg_wchar.h"
+#include "postmaster/bgworker.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/timestamp.h"
@@ -34,11 +37,15 @@
 #if PG_VERSION_NUM >= 160000
 #define compat_server_aclcheck(oid, role, mode) \
 	object_aclcheck(ForeignServerRelationId, (oid), (role), (mode))
+#define compat_database_aclcheck(oid, role, mode) \
+	object_aclcheck(DatabaseRelationId, (oid), (role), (mode))
 #define compat_proc_aclcheck(oid, role, mode) \
 	object_aclcheck(ProcedureRelationId, (oid), (role), (mode))
 #else
 #define compat_server_aclcheck(oid, role, mode) \
 	pg_foreign_server_aclcheck((oid), (role), (mode))
+#define compat_database_aclcheck(oid, role, mode) \
+	pg_database_aclcheck((oid), (role), (mode))
 #define compat_proc_aclcheck(oid, role, mode) \
 	pg_proc_aclcheck((oid), (role), (mode))
 #endif
@@ -48,6 +55,26 @@
 #define COMPAT_WORKERS_NEED_LOGIN false
 #else
 #define COMPAT_WORKERS_NEED_LOGIN true
+#endif
+
+/* and the pg_xxx_ownercheck() family by object_ownercheck() */
+#if PG_VERSION_NUM >= 160000
+#define compat_database_ownercheck(oid, role) \
+	object_ownercheck(DatabaseRelationId, (oid), (role))
+#define compat_extension_ownercheck(oid, role) \
+	object_ownercheck(ExtensionRelationId, (oid), (role))
+#else
+#define compat_database_ownercheck(oid, role) \
+	pg_database_ownercheck((oid), (role))
+#define compat_extension_ownercheck(oid, role) \
+	pg_extension_ownercheck((oid), (role))
+#endif
+
+/* 17 lets a background worker be a role without LOGIN */
+#if PG_VERSION_NUM >= 170000
+#define COMPAT_BYPASS_ROLE_LOGIN BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define COMPAT_BYPASS_ROLE_LOGIN 0
 #endif
 
 /* 17 made a wait event set belong to a resource owner */
@@ -63,7 +90,7 @@
 #if PG_VERSION_NUM >= 170000
 #define compat_wait_event(name) WaitEventExtensionNew(name)
 #else
-#define compat_wait_event(name) ((uint32) PG_WAIT_EXTENSION)
+#define compat_wait_event(name) ((void) (name), (uint32) PG_WAIT_EXTENSION)
 #endif
 
 /* 16 gave the actions of the JSON parser a result */

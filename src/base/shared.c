@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "base/ids.h"
 #include "base/settings.h"
 #include "base/shared.h"
@@ -33,6 +35,7 @@ init_worker(WorkerSlot *slot)
 {
 	memset(slot, 0, sizeof(WorkerSlot));
 	pg_atomic_init_u32(&slot->idle, 0);
+	pg_atomic_init_u32(&slot->full, 0);
 	pg_atomic_init_u32(&slot->stop, 0);
 	pg_atomic_init_u64(&slot->jobs, 0);
 	pg_atomic_init_u64(&slot->steps, 0);
@@ -62,6 +65,8 @@ shared_init(void)
 	if (found)
 		return;
 	shared->lock = &(GetNamedLWLockTranche("chaincall"))->lock;
+	shared->changes = 0;
+	shared->missed = false;
 	shared->nworkers = max_worker_processes;
 	shared->ndatabases = setting_max_databases;
 	shared->workers = (WorkerSlot *) (area + MAXALIGN(sizeof(SharedState)));
@@ -91,22 +96,56 @@ shared_require(const char *what)
 
 /* ---- workers ---- */
 
+static DatabaseSlot *find_database(Oid database);
+
+/* Empties this process's slot; what it leaves behind is looked for at once. */
 static void
 worker_leave(int code, Datum arg)
 {
+	Oid			database = my_worker->database;
+
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	init_worker(my_worker);
 	my_worker = NULL;
 	LWLockRelease(shared->lock);
 	worker_wake_launcher();
+	if (OidIsValid(database))
+		database_look(database);
+}
+
+/*
+ * May a worker of that kind come in now?  Asked under the lock, under which
+ * databases are barred too, so that none slips in behind a bar.
+ */
+static bool
+worker_admitted(WorkerKind kind, Oid database)
+{
+	const DatabaseSlot *slot;
+
+	if (kind == WORKER_LAUNCHER)
+		return true;
+	slot = find_database(database);
+	if (slot == NULL || slot->barred > 0 || slot->state == DATABASE_OFF)
+		return false;
+	if (kind != WORKER_MAINTAINER)
+		return slot->state == DATABASE_ACTIVE;
+	/* a launcher that was started anew may not know of the other one */
+	for (int i = 0; i < shared->nworkers; i++)
+	{
+		if (shared->workers[i].kind == WORKER_MAINTAINER &&
+			shared->workers[i].database == database)
+			return false;
+	}
+	return true;
 }
 
 /*
  * Takes a slot for this process, with a new incarnation, until it exits.
- * Raises insufficient_resources when there is none, which cannot happen as
+ * False when the database wants no such worker (any more): it shall exit.
+ * Raises insufficient_resources when there is no slot, which cannot happen as
  * long as there are not more workers than max_worker_processes.
  */
-void
+bool
 worker_enter(WorkerKind kind, Oid database, Oid role)
 {
 	uint64		incarnation = ids_span();
@@ -114,6 +153,11 @@ worker_enter(WorkerKind kind, Oid database, Oid role)
 
 	Assert(my_worker == NULL);
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (!worker_admitted(kind, database))
+	{
+		LWLockRelease(shared->lock);
+		return false;
+	}
 	for (int i = 0; i < shared->nworkers && slot == NULL; i++)
 	{
 		if (shared->workers[i].kind == WORKER_NONE)
@@ -137,6 +181,7 @@ worker_enter(WorkerKind kind, Oid database, Oid role)
 	my_worker = slot;
 	LWLockRelease(shared->lock);
 	before_shmem_exit(worker_leave, (Datum) 0);
+	return true;
 }
 
 /* Is the worker with that incarnation there? */
@@ -232,6 +277,36 @@ worker_wake_launcher(void)
 	worker_wake(WORKER_LAUNCHER, InvalidOid);
 }
 
+/*
+ * Asks the workers of a kind (WORKER_NONE: of all) in a database to leave in
+ * good order, and sends them that signal unless it is 0.  The process itself
+ * is left out.  Returns how many there are.
+ */
+int
+worker_stop(WorkerKind kind, Oid database, int signo)
+{
+	int			n = 0;
+
+	/* a slot is emptied before its process ends: the pid is still its */
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (int i = 0; i < shared->nworkers; i++)
+	{
+		WorkerSlot *slot = &shared->workers[i];
+
+		if (slot->kind == WORKER_NONE || slot->database != database ||
+			(kind != WORKER_NONE && slot->kind != kind) ||
+			slot == my_worker)
+			continue;
+		n++;
+		if (pg_atomic_exchange_u32(&slot->stop, 1) == 0)
+			SetLatch(slot->latch);
+		if (signo != 0)
+			kill(slot->pid, signo);
+	}
+	LWLockRelease(shared->lock);
+	return n;
+}
+
 /* "caller" and so on; a constant. */
 const char *
 worker_kind_name(WorkerKind kind)
@@ -296,6 +371,136 @@ database_slot_make(Oid database)
 	}
 	LWLockRelease(shared->lock);
 	return slot;
+}
+
+/*
+ * Keeps workers out of the database until database_release().  Those that are
+ * there stay: worker_stop().  False when the database has no slot and make is
+ * false or all are taken: then it has no workers either.
+ */
+bool
+database_hold(Oid database, bool make)
+{
+	DatabaseSlot *slot;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = find_database(database);
+	if (slot == NULL && make)
+	{
+		slot = find_database(InvalidOid);
+		if (slot != NULL)
+		{
+			init_database(slot);
+			slot->oid = database;
+			slot->state = DATABASE_OFF;
+		}
+	}
+	if (slot != NULL)
+		slot->barred++;
+	LWLockRelease(shared->lock);
+	return slot != NULL;
+}
+
+/*
+ * Ends database_hold().  changed: the database may have got or lost the
+ * extension, or be gone; the launcher finds out.  Safe in commit callbacks.
+ */
+void
+database_release(Oid database, bool changed)
+{
+	DatabaseSlot *slot;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = find_database(database);
+	if (slot != NULL)
+	{
+		slot->barred--;
+		if (changed)
+			slot->generation++;
+	}
+	if (changed)
+		shared->changes++;
+	LWLockRelease(shared->lock);
+	worker_wake_launcher();
+}
+
+/* Databases came, went or changed: the launcher shall read pg_database. */
+void
+database_changes(void)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->changes++;
+	LWLockRelease(shared->lock);
+	worker_wake_launcher();
+}
+
+/*
+ * The launcher has the database looked at; the state that is found will speak
+ * of the generation that is now.
+ */
+void
+database_probe(Oid database)
+{
+	DatabaseSlot *slot;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = find_database(database);
+	if (slot != NULL)
+	{
+		slot->state = DATABASE_PROBING;
+		slot->probed = slot->generation;
+	}
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * A database has got the extension and found no slot: the launcher looks at all
+ * databases when there is one.
+ */
+void
+database_missed(void)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->missed = true;
+	shared->changes++;
+	LWLockRelease(shared->lock);
+	worker_wake_launcher();
+}
+
+/* Sets what is known of the database, and tells the launcher. */
+void
+database_set_state(Oid database, DatabaseState state)
+{
+	DatabaseSlot *slot;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = find_database(database);
+	if (slot != NULL)
+		slot->state = state;
+	LWLockRelease(shared->lock);
+	worker_wake_launcher();
+}
+
+/*
+ * Gives the slot of a database back, unless somebody holds it or it is past
+ * that generation; true when it is free now.
+ */
+bool
+database_free(Oid database, uint64 generation)
+{
+	DatabaseSlot *slot;
+	bool		freed = false;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = find_database(database);
+	if (slot != NULL && slot->barred == 0 &&
+		slot->generation == generation)
+	{
+		init_database(slot);
+		freed = true;
+	}
+	LWLockRelease(shared->lock);
+	return freed;
 }
 
 /* A waiting job becomes due then: its maintainer shall not sleep longer. */

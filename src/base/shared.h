@@ -41,6 +41,7 @@ typedef struct WorkerSlot
 	Latch	   *latch;			/* its PGPROC's */
 	TimestampTz started_at;
 	pg_atomic_uint32 idle;		/* a caller that could take more jobs */
+	pg_atomic_uint32 full;		/* a caller with a full window, and more to do */
 	pg_atomic_uint32 stop;		/* it shall leave in good order */
 	/* what it did in this life, for stat_worker; only it writes */
 	pg_atomic_uint64 jobs;		/* claimed; executors: roles' turns */
@@ -67,6 +68,7 @@ typedef struct DatabaseSlot
 	DatabaseState state;
 	int			barred;			/* commands that need it without workers */
 	uint64		generation;		/* counts CREATE and DROP EXTENSION */
+	uint64		probed;			/* the generation that state speaks of */
 	/* nearest run_at of waiting jobs, microseconds; PG_INT64_MAX: none */
 	pg_atomic_uint64 next_due;
 	pg_atomic_uint32 look;		/* the maintainer shall look at once */
@@ -75,6 +77,8 @@ typedef struct DatabaseSlot
 typedef struct SharedState
 {
 	LWLock	   *lock;
+	uint64		changes;		/* of databases that the launcher looks at */
+	bool		missed;			/* one of them found no slot */
 	int			nworkers;
 	int			ndatabases;
 	WorkerSlot *workers;
@@ -89,18 +93,26 @@ extern void shared_init(void);
 extern void shared_require(const char *what);
 
 /* workers */
-extern void worker_enter(WorkerKind kind, Oid database, Oid role);
+extern bool worker_enter(WorkerKind kind, Oid database, Oid role);
 extern bool worker_alive(uint64 incarnation);
 extern int	worker_count(WorkerKind kind, Oid database, Oid role);
 extern void worker_wake(WorkerKind kind, Oid database);
 extern void worker_wake_idle_caller(Oid database);
 extern void worker_wake_incarnation(uint64 incarnation);
 extern void worker_wake_launcher(void);
+extern int	worker_stop(WorkerKind kind, Oid database, int signo);
 extern const char *worker_kind_name(WorkerKind kind);
 
 /* databases */
 extern DatabaseSlot *database_slot(Oid database);
 extern DatabaseSlot *database_slot_make(Oid database);
+extern bool database_hold(Oid database, bool make);
+extern void database_release(Oid database, bool changed);
+extern void database_changes(void);
+extern void database_missed(void);
+extern void database_probe(Oid database);
+extern void database_set_state(Oid database, DatabaseState state);
+extern bool database_free(Oid database, uint64 generation);
 extern void database_due(Oid database, TimestampTz due);
 extern void database_look(Oid database);
 

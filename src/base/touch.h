@@ -5,18 +5,25 @@
  *
  * Each worker has an entry (by the index of its WorkerSlot) in a file in
  * pg_stat_tmp that all of them map.  touch_job() is a plain store.  An entry
- * that is still set when its worker is dead accuses the job in it.
+ * that is still set when its worker is dead accuses the job in it, until
+ * touch_forget().
+ *
+ * What leaves the entry set is a crash of the worker itself, or a FATAL error
+ * of its own.  Who is told to leave, who exits with 0, who loses his postmaster
+ * and who gets SIGQUIT because another process crashed clears it.
  */
 #ifndef CHAINCALL_TOUCH_H
 #define CHAINCALL_TOUCH_H
 
 #include "postgres.h"
 
+#include "port/atomics.h"
 #include "utils/uuid.h"
 
 typedef struct TouchEntry
 {
 	uint64		incarnation;	/* 0: never used */
+	Oid			database;		/* that the job is in */
 	pg_uuid_t	job;
 	volatile uint32 set;		/* job is being touched */
 } TouchEntry;
@@ -27,6 +34,7 @@ extern TouchEntry *my_touch;
 extern void touch_attach(void);
 extern int	touch_left(TouchEntry **entries);
 extern void touch_forget(uint64 incarnation);
+extern void touch_orderly(void);
 
 /* The worker is about to work on the job's data. */
 static inline void

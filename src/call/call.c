@@ -133,6 +133,7 @@ release(void *arg)
 	forget_deadline(call);
 	call->group->nlive--;
 	call->state = CALL_GONE;
+	air_leave(call->air);
 }
 
 static void
@@ -186,6 +187,7 @@ enqueue(Call *call)
 {
 	Assert(call->state == CALL_STARTING);
 	call->queue = find_queue(call->group, call->route->server.oid);
+	air_where(call->air, call->route->server.name);
 	call->state = CALL_WAITING;
 	call->group->nwaiting++;
 	dlist_push_tail(&call->queue->waiting, &call->node);
@@ -259,12 +261,36 @@ next_endpoint(Call *call, const ModelInfo *model)
 }
 
 /*
- * Another endpoint, if the model has one.  Raises when the catalog does: the
- * server is gone, or we may no longer use it.
+ * Does work(call), which looks into the catalog.  A fault of the catalog is
+ * the failure of the call where the group's owner wants errors as data; else
+ * it is raised.  False: the call is DONE with it.
  */
-static void
-reroute(Call *call)
+static bool
+look_up(Call *call, void (*work) (void *))
 {
+	StepError  *error = NULL;
+	MemoryContext old;
+
+	if (call->group->guards.catalog == NULL)
+		work(call);
+	else
+		error = call->group->guards.catalog(work, call);
+	if (error == NULL)
+		return true;
+	old = MemoryContextSwitchTo(call->context);
+	error = step_error_copy(error);
+	if (error->step == NULL)
+		error->step = pstrdup(call->path);
+	MemoryContextSwitchTo(old);
+	fail(call, error);
+	return false;
+}
+
+/* Another endpoint, if the model has one. */
+static void
+reroute(void *arg)
+{
+	Call	   *call = arg;
 	const ModelInfo *model = catalog_model(call->model, true);
 	MemoryContext old;
 
@@ -272,14 +298,15 @@ reroute(Call *call)
 		return;					/* the way we have is as good as any */
 	old = MemoryContextSwitchTo(call->context);
 	call->route = catalog_route(model, next_endpoint(call, model),
-								call->group->userid);
+								call->run->userid);
 	MemoryContextSwitchTo(old);
 }
 
-/* ANSWERED (401, 403) → WAITING for another server; false: there is none */
-static bool
-try_other_server(Call *call)
+/* A server that has not refused the key, if the model has one. */
+static void
+leave_server(void *arg)
 {
+	Call	   *call = arg;
 	const ModelInfo *model = catalog_model(call->model, true);
 	MemoryContext old = MemoryContextSwitchTo(call->context);
 	int			endpoint = -1;
@@ -289,9 +316,22 @@ try_other_server(Call *call)
 		call->failures < call->retry.attempts)
 		endpoint = route_other_server(model, call->denied);
 	if (endpoint >= 0)
-		call->route = catalog_route(model, endpoint, call->group->userid);
+		call->route = catalog_route(model, endpoint, call->run->userid);
 	MemoryContextSwitchTo(old);
-	if (endpoint < 0)
+}
+
+/*
+ * ANSWERED (401, 403) → WAITING for another server, or DONE with a fault of
+ * the catalog; false: there is no other
+ */
+static bool
+try_other_server(Call *call)
+{
+	const Route *before = call->route;
+
+	if (!look_up(call, leave_server))
+		return true;
+	if (call->route == before)
 		return false;
 	enqueue(call);
 	return true;
@@ -327,13 +367,20 @@ retry(Call *call)
 	pairingheap_add(call->group->sleeping, &call->sleeping_node);
 }
 
-/* BACKOFF → WAITING; may raise as reroute() does */
+/* BACKOFF → WAITING, or DONE with a fault of the catalog */
 void
 call_wake(Call *call)
 {
 	leave_state(call, CLASS_NONE, NULL);
-	reroute(call);
-	enqueue(call);
+	if (look_up(call, reroute))
+		enqueue(call);
+}
+
+/* When a call in backoff is tried again, clock_us(); 0: it is not in backoff. */
+int64
+call_sleeps_until(const Call *call)
+{
+	return call->state == CALL_BACKOFF ? call->wake_us : 0;
 }
 
 static void
@@ -513,11 +560,13 @@ make_call(CallGroup *group, MemoryContext context, const CallSpec *spec)
 	Call	   *call = palloc0(sizeof(Call));
 
 	call->group = group;
+	call->run = spec->run;
 	call->context = context;
 	call->state = CALL_STARTING;
 	call->model = pstrdup(model->name);
 	call->path = pstrdup(spec->path);
 	call->retry = spec->retry ? *spec->retry : route_retry_policy(model->retry);
+	call->failures = spec->failed;
 	call->model_timeout_ms = model->timeout_ms;
 	call->step_deadline_us = spec->deadline_us;
 	call->deadline_us = CLOCK_NEVER;
@@ -530,7 +579,7 @@ make_call(CallGroup *group, MemoryContext context, const CallSpec *spec)
 		call->error->step = pstrdup(call->path);
 	else
 		call->route = catalog_route(model, route_choose(model, NULL),
-									group->userid);
+									spec->run->userid);
 	return call;
 }
 
@@ -573,6 +622,8 @@ call_start(CallGroup *group, const CallSpec *spec, CallDone done, void *arg)
 		return call;
 	}
 	set_deadline(call, call->step_deadline_us);
+	call->air = air_enter(AIR_CALL, &spec->run->id, spec->run->userid, call->path,
+						  call->model, NULL);
 	enqueue(call);
 	return call;
 }

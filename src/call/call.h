@@ -3,7 +3,8 @@
  *	  One model call, from rendered step to checked answer: admission, route,
  *	  attempts, backoff, re-asking.
  *
- * Calls belong to a CallGroup, the calls of one run (a session's) or of one
+ * Calls belong to a CallRun, which says whose they are, and to a CallGroup, the
+ * calls that are turned together: those of one run (a session's) or of one
  * process (a worker's).  The owner starts calls and turns the group; `done`
  * is called from call_turn(), never from call_start().
  */
@@ -36,8 +37,19 @@ struct AnswerShape
 						  bool wired, char **why);
 };
 
+/* Whose calls: one run of a chain.  Must outlive its calls. */
+typedef struct CallRun
+{
+	Oid			userid;			/* calls are made as */
+	pg_uuid_t	id;				/* of the run: trace id, in Idempotency-Key */
+	char		text[37];		/* the id as text */
+	char		trace_id[33];	/* the same without hyphens */
+	Trace	   *trace;			/* where spans go; NULL: nowhere */
+} CallRun;
+
 typedef struct CallSpec
 {
+	const CallRun *run;
 	const char *model;			/* logical name */
 	const char *path;			/* the step's run, for spans and the key */
 	CallForm	form;
@@ -49,6 +61,7 @@ typedef struct CallSpec
 	const AnswerShape *shape;	/* NULL: text */
 	int			reask;
 	const RetryPolicy *retry;	/* NULL: the model's */
+	int			failed;			/* attempts that an earlier life has used up */
 	int64		deadline_us;	/* clock_us(); CLOCK_NEVER: the server's
 								 * timeout only */
 } CallSpec;
@@ -57,13 +70,26 @@ typedef struct Call Call;
 typedef struct CallGroup CallGroup;
 
 /*
+ * How a group's owner wants some things done; a NULL member: they are just
+ * done, as in a session, where errors may be raised.
+ */
+typedef struct CallGuards
+{
+	/* Runs work(arg), which looks into the catalog, in a transaction. */
+	StepError  *(*catalog) (void (*work) (void *), void *arg);
+	/* Runs work(arg), the check of an answer, for a bounded time. */
+	StepError  *(*check) (void (*work) (void *), void *arg);
+} CallGuards;
+
+/*
  * What came of a call.  Exactly one of output and error is set; both live in
  * the group's context until the callback returns: copy what is kept.
  */
 typedef void (*CallDone) (void *arg, Jsonb *output, StepError *error);
 
-extern CallGroup *call_group_create(Oid userid, const pg_uuid_t *run,
-									Trace *trace);
+extern void call_run_init(CallRun *run, Oid userid, const pg_uuid_t *id,
+						  Trace *trace);
+extern CallGroup *call_group_create(const CallGuards *guards);
 extern void call_group_destroy(CallGroup *group);
 extern Call *call_start(CallGroup *group, const CallSpec *spec,
 						CallDone done, void *arg);
@@ -73,6 +99,7 @@ extern bool call_turn(CallGroup *group, int64 wait_until_us);
 extern void call_settle(CallGroup *group, int64 wait_until_us);
 extern int	call_capacity(CallGroup *group);
 extern int	call_live(const CallGroup *group);
+extern int64 call_sleeps_until(const Call *call);
 extern Jsonb *call_render(Oid userid, const CallSpec *spec);
 
 #endif							/* CHAINCALL_CALL_H */

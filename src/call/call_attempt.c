@@ -15,6 +15,7 @@
 #include "base/ids.h"
 #include "base/json.h"
 #include "base/settings.h"
+#include "base/touch.h"
 #include "call/call_internal.h"
 #include "common/cryptohash.h"
 #include "common/sha2.h"
@@ -197,7 +198,7 @@ idempotency_header(const Call *call, const ApiWire *wire)
 
 	initStringInfo(&out);
 	appendStringInfoString(&out, "Idempotency-Key: ");
-	appendStringInfoString(&out, call->group->run);
+	appendStringInfoString(&out, call->run->text);
 	appendStringInfoChar(&out, '-');
 	append_hex(&out, digest, KEY_BYTES);
 	return out.data;
@@ -215,7 +216,7 @@ traceparent_header(const Call *call)
 		bytes[i] = (uint8) (span >> (56 - 8 * i));
 	initStringInfo(&out);
 	appendStringInfoString(&out, "traceparent: 00-");
-	appendStringInfoString(&out, call->group->trace_id);
+	appendStringInfoString(&out, call->run->trace_id);
 	appendStringInfoChar(&out, '-');
 	append_hex(&out, bytes, sizeof(bytes));
 	appendStringInfoString(&out, "-01");
@@ -241,13 +242,16 @@ make_headers(const Call *call, const ApiWire *wire)
 static void
 begin_span(Call *call)
 {
-	Trace	   *trace = call->group->trace;
+	Trace	   *trace = call->run->trace;
 
 	call->span = trace_span(trace, call->path, "model", call->attempts);
 	trace_name(trace, call->span, call->model, call->route->version,
 			   call->route->server.name);
 	if (call->span != NULL)
+	{
 		call->span->reask = call->reasked > 0;
+		call->span->owner = call->arg;
+	}
 }
 
 /* What the call knows of its last attempt, before the next. */
@@ -263,6 +267,9 @@ forget_attempt(Call *call)
 	call->request_id = NULL;
 	call->retry_after_ms = 0;
 	call->answer = NULL;
+	call->first_byte_us = -1;
+	call->tokens_in = -1;
+	call->tokens_out = -1;
 }
 
 static int64
@@ -272,18 +279,13 @@ unix_ms(void)
 			(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) / 1000;
 }
 
-/* An answer of status 2xx that the api understood: is it what was asked for? */
 static void
-check_shape(Call *call)
+check_work(void *arg)
 {
+	Call	   *call = arg;
 	Jsonb	   *fitting;
 	char	   *why = NULL;
 
-	if (call->shape == NULL)
-	{
-		call->output = call->answer;
-		return;
-	}
 	/* only answers in words were asked for in the wrapped form */
 	fitting = call->shape->check(call->shape, call->answer,
 								 call->request.form == CALL_MESSAGES, &why);
@@ -294,6 +296,29 @@ check_shape(Call *call)
 		call->cls = CLASS_INVALID;
 		call->unfit = true;
 		call->words = why;
+	}
+}
+
+/* An answer of status 2xx that the api understood: is it what was asked for? */
+static void
+check_shape(Call *call)
+{
+	StepError  *error = NULL;
+
+	if (call->shape == NULL)
+	{
+		call->output = call->answer;
+		return;
+	}
+	if (call->group->guards.check == NULL)
+		check_work(call);
+	else
+		error = call->group->guards.check(check_work, call);
+	if (error != NULL)
+	{
+		call->output = NULL;
+		call->cls = error->cls;
+		call->words = error->message;
 	}
 }
 
@@ -330,6 +355,8 @@ decode(Call *call, const HttpAnswer *http)
 	call->answer = json_copy(CurrentMemoryContext, answer.output);
 	call->words = failure_words(call->route, answer.message);
 	MemoryContextReset(scratch);
+	call->tokens_in = answer.tokens_in;
+	call->tokens_out = answer.tokens_out;
 	if (call->span != NULL)
 	{
 		call->span->tokens_in = answer.tokens_in;
@@ -385,10 +412,21 @@ take_answer(Call *call, const HttpAnswer *http)
 	}
 }
 
+/* The attempt is over: its span ends, and it is counted.  Raises nothing. */
 static void
-end_span(Call *call)
+end_attempt(Call *call, ErrorClass cls, const char *words)
 {
-	trace_end_span(call->group->trace, call->span, call->cls, call->words);
+	AttemptStats attempt = {
+		.cls = cls,
+		.us = clock_us() - call->begun_us,
+		.first_byte_us = call->first_byte_us,
+		.tokens_in = call->tokens_in,
+		.tokens_out = call->tokens_out
+	};
+
+	stats_attempt_end(call->stats, &attempt);
+	call->stats = NULL;
+	trace_end_span(call->run->trace, call->span, cls, words);
 	call->span = NULL;
 }
 
@@ -404,7 +442,7 @@ lose_answer(Call *call)
 	call->output = NULL;
 	call->cls = CLASS_TRANSIENT;
 	call->words = "its answer could not be read";
-	end_span(call);
+	end_attempt(call, call->cls, call->words);
 	call_answered(call);
 }
 
@@ -415,7 +453,12 @@ exchange_done(HttpExchange *exchange, const HttpAnswer *http, void *arg)
 	Call	   *call = arg;
 	MemoryContext old = MemoryContextSwitchTo(call->context);
 
+	/* in a step of an executor that one's job is being touched already */
+	if (call->group->guards.check != NULL)
+		touch_job(&call->run->id);
 	free_slot(call);
+	if (http->sent_us != 0 && http->first_byte_us != 0)
+		call->first_byte_us = http->first_byte_us - http->sent_us;
 	if (call->span != NULL)
 	{
 		call->span->sent_us = http->sent_us;
@@ -432,8 +475,10 @@ exchange_done(HttpExchange *exchange, const HttpAnswer *http, void *arg)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	end_span(call);
+	end_attempt(call, call->cls, call->words);
 	call_answered(call);
+	if (call->group->guards.check != NULL)
+		touch_clear();
 	MemoryContextSwitchTo(old);
 }
 
@@ -458,6 +503,10 @@ start_exchange(Call *call, const ApiWire *wire)
 	call->exchange = http_start(&http, exchange_done, call);
 	in_flight++;
 	call->queue->slots->in_flight++;
+	call->begun_us = clock_us();
+	call->stats = stats_attempt_begin(call->model, call->route->version,
+									  server->name);
+	air_progress(call->air, -1, call->attempts);
 }
 
 /*
@@ -492,6 +541,5 @@ attempt_abandon(Call *call, ErrorClass cls, const char *message)
 {
 	http_cancel(call->exchange);
 	free_slot(call);
-	trace_end_span(call->group->trace, call->span, cls, message);
-	call->span = NULL;
+	end_attempt(call, cls, message);
 }

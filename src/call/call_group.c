@@ -168,9 +168,9 @@ next_event(CallGroup *group, int64 limit_us)
  * run the callbacks of the calls that are done.  True if a callback ran.
  * Without calls it waits all the same, but not for ever.
  *
- * Raises what callbacks and interrupts raise, and an error of the catalog
- * when a call that is tried again has lost its way meanwhile (its server was
- * dropped, or the right to use it).  Callbacks run in the memory context of
+ * Raises what callbacks and interrupts raise, and without a guard an error of
+ * the catalog when a call that is tried again has lost its way meanwhile (its
+ * server was dropped, or the right to use it).  Callbacks run in the memory context of
  * the caller and may start and cancel calls of the group.
  */
 bool
@@ -230,35 +230,45 @@ call_capacity(CallGroup *group)
 	return Max(room, 0);
 }
 
+/* Says whose the calls of a run are; trace must outlive it, or is NULL. */
+void
+call_run_init(CallRun *run, Oid userid, const pg_uuid_t *id, Trace *trace)
+{
+	char	   *to = run->trace_id;
+	char	   *text = ids_uuid_text(id);
+
+	run->userid = userid;
+	run->id = *id;
+	run->trace = trace;
+	memcpy(run->text, text, sizeof(run->text));
+	pfree(text);
+	for (const char *from = run->text; *from != '\0'; from++)
+		if (*from != '-')
+			*to++ = *from;
+	*to = '\0';
+}
+
 /*
- * A group for the calls of one run, `run` its id, which services see as trace
- * id and in Idempotency-Key.  Calls are made as `userid`; spans go to trace
- * (NULL: none), which must live until the group is destroyed.
- *
- * The group is a child of the current memory context and is taken down with
- * it, calls in the air included, when nobody has destroyed it before.
+ * A group of calls, empty; guards: NULL, or copied.  It is a child of the
+ * current memory context and is taken down with it, calls in the air included,
+ * when nobody has destroyed it before.
  */
 CallGroup *
-call_group_create(Oid userid, const pg_uuid_t *run, Trace *trace)
+call_group_create(const CallGuards *guards)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "chaincall calls",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	CallGroup  *group = palloc0(sizeof(CallGroup));
-	char	   *to = group->trace_id;
 
 	group->context = context;
 	/* the first block is kept at a reset: large enough for most answers */
 	group->scratch = AllocSetContextCreate(context, "chaincall request",
 										   0, 32 * 1024,
 										   ALLOCSET_DEFAULT_MAXSIZE);
-	group->userid = userid;
-	group->trace = trace;
-	memcpy(group->run, ids_uuid_text(run), sizeof(group->run));
-	for (const char *from = group->run; *from != '\0'; from++)
-		if (*from != '-')
-			*to++ = *from;
+	if (guards != NULL)
+		group->guards = *guards;
 	dlist_init(&group->queues);
 	dlist_init(&group->flying);
 	dlist_init(&group->answered);

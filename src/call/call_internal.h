@@ -12,6 +12,8 @@
 #include "lib/ilist.h"
 #include "lib/pairingheap.h"
 #include "nodes/bitmapset.h"
+#include "trace/air.h"
+#include "trace/stats.h"
 
 /* The diagram is at the head of call.c. */
 typedef enum CallState
@@ -44,10 +46,7 @@ struct CallGroup
 {
 	MemoryContext context;
 	MemoryContext scratch;		/* of one attempt's encoding */
-	Oid			userid;
-	char		run[37];		/* the run's id as text */
-	char		trace_id[33];	/* the same without hyphens */
-	Trace	   *trace;			/* NULL: none */
+	CallGuards	guards;
 	int			nlive;			/* calls whose callback has not run */
 	int			nwaiting;
 	int			nflying;
@@ -62,12 +61,15 @@ struct CallGroup
 struct Call
 {
 	CallGroup  *group;
+	const CallRun *run;
 	MemoryContext context;		/* holds the call and all that is its own */
 	MemoryContextCallback on_reset;
 	CallState	state;
 	dlist_node	node;			/* in the list of its state */
 	CallDone	callback;
 	void	   *arg;
+
+	AirEntry   *air;
 
 	/* what is asked */
 	char	   *model;
@@ -102,6 +104,11 @@ struct Call
 	HttpExchange *exchange;
 	char	   *body;
 	Span	   *span;
+	StatsEntry *stats;			/* while it is in the air */
+	int64		begun_us;
+	int64		first_byte_us;	/* since it was sent; -1: none */
+	int64		tokens_in;		/* -1: not told */
+	int64		tokens_out;
 	bool		unfit;			/* an answer, but not of the shape asked for */
 	HttpFault	fault;
 	int			status;

@@ -158,8 +158,11 @@ analyze_statements(SqlStep *sql, int line)
 		sql->types[i] = OidIsValid(types[i]) && types[i] != UNKNOWNOID ?
 			types[i] : TEXTOID;
 		value_check_type_supported(sql->types[i],
+								   sql->text->params ?
 								   psprintf("line %d: parameter {{%s}}", line,
-											sql->text->params[i]->expr->source));
+											sql->text->params[i]->expr->source) :
+								   psprintf("line %d: parameter $%d", line,
+											i + 1));
 	}
 }
 
@@ -189,7 +192,8 @@ position_context(void *arg)
 }
 
 /*
- * Parses and analyses a sql step and sets the types of its parameters.
+ * Parses and analyses a sql step and sets the types of its parameters; the
+ * text's params may be NULL where only the statement is known.
  * PostgreSQL's errors keep their SQLSTATE and gain the line of the chain.
  */
 void
@@ -638,6 +642,7 @@ bind_step(Step *step)
 			bind_function(step);
 			break;
 		case STEP_VALUE:
+		case STEP_WAIT:
 			break;
 		case STEP_BLOCK:
 		case STEP_SWITCH:

@@ -32,7 +32,8 @@ typedef enum StepKind
 	STEP_FUNCTION,
 	STEP_BLOCK,
 	STEP_SWITCH,
-	STEP_VALUE
+	STEP_VALUE,
+	STEP_WAIT
 } StepKind;
 
 /* What a name in an expression means. */
@@ -131,6 +132,12 @@ typedef struct FunctionStep
 	SPIPlanPtr	plan;
 } FunctionStep;
 
+typedef struct WaitStep
+{
+	int64		ms;				/* a constant interval; 0: */
+	Template   *text;			/* an interval or a time */
+} WaitStep;
+
 struct Step
 {
 	const char *name;			/* NULL: body of the chain, arm, on_error */
@@ -169,6 +176,7 @@ struct Step
 	SqlStep    *sql;
 	FunctionStep *function;
 	JsonTemplate *value;
+	WaitStep   *wait;
 	Step	  **steps;			/* of a block, or arms of a switch */
 	int			nsteps;
 	JsonTemplate *output;		/* of a block; NULL: the sink */
@@ -242,6 +250,8 @@ extern uint64 definition_generation(void);
 /* chain/input.c */
 extern Jsonb *definition_input(const Definition *definition, int arg,
 							   Datum datum, bool isnull);
+extern Jsonb *definition_argument(const Definition *definition, int arg,
+								  const Jsonb *given);
 extern Jsonb **definition_inputs(Definition *definition, const Jsonb *input,
 								 bool *null_for_strict);
 extern Jsonb *definition_constant_default(const Definition *definition, int arg);

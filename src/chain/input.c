@@ -134,6 +134,7 @@ default_expression(const Definition *definition, int arg)
 	Datum		source;
 	bool		isnull = true;
 	List	   *defaults;
+	int			place;
 
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
@@ -142,11 +143,17 @@ default_expression(const Definition *definition, int arg)
 				 errhint("Create it again.")));
 	source = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proargdefaults,
 							 &isnull);
-	if (isnull)
-		elog(ERROR, "chain \"%s\" has lost its defaults", definition->name);
-	defaults = (List *) stringToNode(TextDatumGetCString(source));
+	defaults = isnull ? NIL :
+		(List *) stringToNode(TextDatumGetCString(source));
 	ReleaseSysCache(tuple);
-	return list_nth(defaults, arg - definition->nargs + list_length(defaults));
+	place = arg - definition->nargs + list_length(defaults);
+	if (place < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_INPUT),
+				 errmsg("chain \"%s\" has lost the DEFAULT of its argument \"%s\"",
+						definition->name, definition->args[arg].name),
+				 errhint("Give the argument.")));
+	return list_nth(defaults, place);
 }
 
 /*
@@ -195,6 +202,19 @@ definition_lacks(const Definition *definition, int arg)
 }
 
 /*
+ * The argument's value as the chain sees it, from the JSON given for it; given
+ * NULL: its DEFAULT, which is looked up in the function.
+ */
+Jsonb *
+definition_argument(const Definition *definition, int arg,
+					const Jsonb *given)
+{
+	return given != NULL ?
+		argument_value(definition, arg, given, (Datum) 0, true) :
+		evaluate_default(definition, arg);
+}
+
+/*
  * The chain's arguments, in order, from an object of them: unknown members
  * and missing arguments without a DEFAULT are errors.  Sets *null_for_strict
  * when the chain is STRICT and an argument is null, so that nothing runs.
@@ -212,10 +232,8 @@ definition_inputs(Definition *definition, const Jsonb *input,
 		const ChainArg *arg = &definition->args[i];
 		Jsonb	   *given = json_field(input, arg->name);
 
-		if (given != NULL)
-			values[i] = argument_value(definition, i, given, (Datum) 0, true);
-		else if (arg->has_default)
-			values[i] = evaluate_default(definition, i);
+		if (given != NULL || arg->has_default)
+			values[i] = definition_argument(definition, i, given);
 		else
 			definition_lacks(definition, i);
 		if (definition->strict && json_is_null(values[i]))

@@ -1,19 +1,23 @@
 /*
  * local.c
- *	  Tasks that run in this process by SPI: statements and functions.
+ *	  Statements and functions that run in this process by SPI.
  *
- * Plans are kept with the compiled chain, so PostgreSQL's plan cache sees to
+ * Sessions run tasks of their plans here, executors the steps of jobs.  Plans are kept with the compiled chain, so PostgreSQL's plan cache sees to
  * them when tables change.  Nothing here knows of subtransactions or time:
  * that is guard.c's.
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "access/printtup.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/value.h"
 #include "catalog/pg_type.h"
 #include "chain/local.h"
 #include "executor/spi.h"
+#include "executor/tuptable.h"
 
 static void
 local_context(void *arg)
@@ -24,8 +28,82 @@ local_context(void *arg)
 			   task->step->line);
 }
 
-static SPIPlanPtr
-keep_plan(SPIPlanPtr *kept, const char *sql, int nparams, Oid *types)
+/* ---- rows that are bounded ---- */
+
+/* Hands rows on to SPI as long as they are not too many bytes. */
+typedef struct BoundedReceiver
+{
+	DestReceiver pub;
+	Size		bytes;
+	Size		most;
+} BoundedReceiver;
+
+static Size
+row_bytes(TupleTableSlot *slot)
+{
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	Size		bytes = SizeofHeapTupleHeader;
+
+	slot_getallattrs(slot);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		int			len = TupleDescAttr(desc, i)->attlen;
+
+		if (slot->tts_isnull[i])
+			continue;
+		if (len == -1)
+			bytes += toast_raw_datum_size(slot->tts_values[i]);
+		else
+			bytes += len > 0 ? len : strlen(DatumGetCString(slot->tts_values[i]));
+	}
+	return bytes;
+}
+
+static bool
+receive_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	BoundedReceiver *receiver = (BoundedReceiver *) self;
+
+	receiver->bytes += row_bytes(slot);
+	if (receiver->bytes > receiver->most)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_LIMIT),
+				 errmsg("the result is larger than %d kB",
+						(int) (receiver->most / 1024)),
+				 errhint("Select less, or raise chaincall.max_answer.")));
+	return spi_printtup(slot, self);
+}
+
+static void
+end_rows(DestReceiver *self)
+{
+}
+
+/* ---- running ---- */
+
+static ParamListInfo
+convert_params(int nparams, const Oid *types, Jsonb *const *params)
+{
+	ParamListInfo list = makeParamList(nparams);
+
+	for (int i = 0; i < nparams; i++)
+	{
+		ParamExternData *param = &list->params[i];
+
+		param->value = value_to_datum(params[i], types[i], -1,
+									  &param->isnull);
+		param->pflags = PARAM_FLAG_CONST;
+		param->ptype = types[i];
+	}
+	return list;
+}
+
+/*
+ * Prepares a statement once: *kept is the plan, NULL before.  In SPI; the plan
+ * lives until SPI_freeplan().
+ */
+SPIPlanPtr
+local_plan(SPIPlanPtr *kept, const char *sql, int nparams, Oid *types)
 {
 	if (*kept == NULL)
 	{
@@ -40,22 +118,25 @@ keep_plan(SPIPlanPtr *kept, const char *sql, int nparams, Oid *types)
 	return *kept;
 }
 
-static void
-execute_plan(SPIPlanPtr plan, const Task *task, int nparams,
-			 const Oid *types)
+/*
+ * Runs the plan, in SPI, which has the rows then; local_rows() and
+ * local_values() shape them.  most: bytes of rows that are too many, then
+ * ERRCODE_CHAIN_LIMIT is raised; 0: no bound.
+ */
+void
+local_run(SPIPlanPtr plan, int nparams, const Oid *types,
+		  Jsonb *const *params, Size most)
 {
-	Datum	   *values = palloc(Max(nparams, 1) * sizeof(Datum));
-	char	   *nulls = palloc(Max(nparams, 1));
-	int			result;
+	BoundedReceiver receiver = {
+		.pub = {receive_row, spi_dest_startup, end_rows, end_rows, DestNone},
+		.most = most
+	};
+	SPIExecuteOptions options = {
+		.params = convert_params(nparams, types, params),
+		.dest = most > 0 ? &receiver.pub : NULL
+	};
+	int			result = SPI_execute_plan_extended(plan, &options);
 
-	for (int i = 0; i < nparams; i++)
-	{
-		bool		isnull;
-
-		values[i] = value_to_datum(task->params[i], types[i], -1, &isnull);
-		nulls[i] = isnull ? 'n' : ' ';
-	}
-	result = SPI_execute_plan(plan, values, nulls, false, 0);
 	if (result == SPI_ERROR_TRANSACTION)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -68,6 +149,8 @@ execute_plan(SPIPlanPtr plan, const Task *task, int nparams,
 						SPI_result_code_string(result)),
 				 errhint("Use a query, INSERT, UPDATE, DELETE or a utility command.")));
 }
+
+/* ---- results ---- */
 
 static Jsonb *
 column_value(HeapTuple tuple, TupleDesc desc, int column)
@@ -112,9 +195,9 @@ refuse_columns(int columns)
 			 errhint("Select one column, or write returns: row.")));
 }
 
-/* The last statement's rows in the shape that the step asks for. */
-static Jsonb *
-statement_result(RowsShape returns)
+/* The last statement's rows in the shape that the step asks for; in SPI. */
+Jsonb *
+local_rows(RowsShape returns)
 {
 	SPITupleTable *table = SPI_tuptable;
 	uint64		rows = table ? table->numvals : 0;
@@ -139,9 +222,9 @@ statement_result(RowsShape returns)
 	return column_value(table->vals[0], table->tupdesc, 1);
 }
 
-/* A function's value, or the array of a set-returning one's. */
-static Jsonb *
-function_result(bool set)
+/* A function's value, or the array of a set-returning one's; in SPI. */
+Jsonb *
+local_values(bool set)
 {
 	SPITupleTable *table = SPI_tuptable;
 	uint64		rows = table ? table->numvals : 0;
@@ -179,19 +262,19 @@ local_execute(const Task *task)
 	{
 		SqlStep    *sql = task->step->sql;
 
-		execute_plan(keep_plan(&sql->plan, sql->text->sql,
-							   sql->text->nparams, sql->types),
-					 task, sql->text->nparams, sql->types);
-		output = statement_result(sql->returns);
+		local_run(local_plan(&sql->plan, sql->text->sql, sql->text->nparams,
+							 sql->types),
+				  sql->text->nparams, sql->types, task->params, 0);
+		output = local_rows(sql->returns);
 	}
 	else
 	{
 		FunctionStep *function = task->step->function;
 
-		execute_plan(keep_plan(&function->plan, function->sql,
-							   function->nargs, function->arg_types),
-					 task, function->nargs, function->arg_types);
-		output = function_result(function->set);
+		local_run(local_plan(&function->plan, function->sql, function->nargs,
+							 function->arg_types),
+				  function->nargs, function->arg_types, task->params, 0);
+		output = local_values(function->set);
 	}
 	copy = json_copy(cxt, output);
 	SPI_finish();

@@ -228,6 +228,11 @@ plan_abort_inside(ChainPlan *plan, ItemRun *item)
 		dlist_delete(&item->ready);
 	if (item->phase == ITEM_BACKOFF)
 		pairingheap_remove(&plan->retries, &item->retry_node);
+	if (item->converting)
+	{
+		pfree(item->converting);
+		item->converting = NULL;
+	}
 	if (item->task)
 	{
 		plan->ops->cancel(plan->driver, item->task);
@@ -248,10 +253,14 @@ plan_abort_inside(ChainPlan *plan, ItemRun *item)
 	}
 	if (item->nested)
 	{
-		free_run(plan, item->nested->body);
-		for (int i = 0; i < item->nested->definition->nargs; i++)
-			pfree(item->nested->inputs[i]);
-		pfree(item->nested->inputs);
+		if (item->nested->body)
+			free_run(plan, item->nested->body);
+		if (item->nested->inputs)
+		{
+			for (int i = 0; i < item->nested->definition->nargs; i++)
+				pfree(item->nested->inputs[i]);
+			pfree(item->nested->inputs);
+		}
 		pfree(item->nested);
 		item->nested = NULL;
 	}
@@ -313,6 +322,7 @@ may_give(const Step *step, bool model)
 		case STEP_MODEL:
 			return model;
 		case STEP_SQL:
+		case STEP_WAIT:
 			return !model;
 		case STEP_FUNCTION:
 			return !model || step->function->is_chain;
@@ -416,6 +426,8 @@ plan_next(ChainPlan *plan, bool model)
 		}
 		item = dlist_container(ItemRun, ready, dlist_pop_head_node(ready));
 		item->phase = ITEM_TASK;
+		if (item->converting)
+			return item->task = plan_conversion(plan, item);
 		error = plan_render(plan, item, &item->task);
 		MemoryContextReset(plan->scratch);
 		if (error == NULL)
@@ -442,7 +454,10 @@ plan_succeed(ChainPlan *plan, Task *task, const Jsonb *output)
 	Jsonb	   *kept = plan_keep(plan, output);
 
 	MemoryContextDelete(task->cxt);
-	plan_body_done(plan, item, kept);
+	if (item->converting)
+		plan_converted(plan, item, kept);
+	else
+		plan_body_done(plan, item, kept);
 	MemoryContextReset(plan->scratch);
 }
 
@@ -521,6 +536,31 @@ plan_tick(ChainPlan *plan, int64 now_us)
 								"Raise \"timeout\", or say with \"on_error\" what is to happen then.");
 		plan_item_fail(plan, item, error);
 	}
+}
+
+/*
+ * How far the run is: items of steps that do something (model, sql, function,
+ * wait) that are known by now, and how many of them have ended.
+ */
+void
+plan_progress(const ChainPlan *plan, int64 *known, int64 *done)
+{
+	*known = plan->known;
+	*done = plan->done;
+}
+
+/*
+ * Takes down what still runs, by the driver's cancel; the plan must not be used
+ * afterwards, and its output is gone.
+ */
+void
+plan_abandon(ChainPlan *plan)
+{
+	if (plan->root->body == NULL)
+		return;
+	plan->ended = true;
+	free_run(plan, plan->root->body);
+	plan->root->body = NULL;
 }
 
 /* Whether the run is over: it has an output, an error, or came to stop_after. */

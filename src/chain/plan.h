@@ -24,7 +24,14 @@ typedef enum TaskKind
 {
 	TASK_MODEL,
 	TASK_SQL,
-	TASK_FUNCTION
+	TASK_FUNCTION,
+	TASK_WAIT,					/* until due; its output is params[0] */
+	/* only where a driver's ops put them off: */
+	TASK_INPUTS,				/* params[0], an object, becomes the arguments of
+								 * a called chain; output: their array, or null
+								 * for a null under STRICT */
+	TASK_RESULT					/* params[0], a called chain's output, becomes a
+								 * value of its result type */
 } TaskKind;
 
 /* One attempt at one path, handed to the driver until it says what came of it. */
@@ -40,6 +47,8 @@ typedef struct Task
 	MemoryContext cxt;			/* owns all of it */
 	CallSpec	call;			/* of a model */
 	Jsonb	  **params;			/* of a statement or function */
+	TimestampTz due;			/* of a wait */
+	Definition *definition;		/* of the chain called, for inputs and result */
 	struct ItemRun *item;
 	void	   *driver;			/* the driver's own */
 } Task;
@@ -58,7 +67,11 @@ typedef struct PlanOps
 							 int64 deadline_us);
 	/* The task is no longer wanted; the plan frees it. */
 	void		(*cancel) (void *driver, Task *task);
-	/* The definition of a chain called by a function step, and its values. */
+	/*
+	 * The definition of a chain called by a function step, and its values.
+	 * NULL of inputs (*null_for_strict false) and of result: a task for it
+	 * shall be made.
+	 */
 	Definition *(*nested) (void *driver, const FunctionStep *function);
 	Jsonb	  **(*inputs) (void *driver, Definition *definition,
 						   const Jsonb *args, bool *null_for_strict);
@@ -71,6 +84,8 @@ typedef struct PlanOptions
 	const Jsonb *mock;			/* object path → output; NULL: none */
 	const char *stop_after;		/* path; NULL: run to the end */
 	bool		untimed;		/* no timeouts: nothing is run */
+	bool		job;			/* statements are tried again after a deadlock
+								 * or serialization failure */
 } PlanOptions;
 
 extern ChainPlan *plan_create(Definition *definition, Jsonb **inputs,
@@ -86,6 +101,8 @@ extern StepError *plan_error(const ChainPlan *plan);
 extern char *plan_failed_at(const ChainPlan *plan);
 extern Jsonb *plan_output(const ChainPlan *plan);
 extern Jsonb *plan_outputs(const ChainPlan *plan);
+extern void plan_progress(const ChainPlan *plan, int64 *known, int64 *done);
+extern void plan_abandon(ChainPlan *plan);
 
 extern void plan_check_path(const Definition *definition, const char *path);
 extern bool plan_path_matches(const char *path, const char *wanted);

@@ -12,11 +12,15 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/settings.h"
+#include "base/value.h"
+#include "catalog/pg_type.h"
 #include "chain/hole.h"
 #include "chain/plan_private.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
+#include "utils/timestamp.h"
 
 /* Where names are looked up: an item, or what is around a step. */
 typedef struct Env
@@ -507,6 +511,43 @@ move_to_task(Task *task, int nparams)
 		task->params[i] = json_copy(task->cxt, params[i]);
 }
 
+/* The time that a wait's text means; an interval counts from now. */
+static TimestampTz
+wait_time(const char *text)
+{
+	Interval   *interval;
+
+	/* a date begins with its year, no interval has such a dash */
+	if (strspn(text, "0123456789") >= 4 &&
+		text[strspn(text, "0123456789")] == '-')
+	{
+		bool		isnull;
+
+		return DatumGetTimestampTz(value_to_datum(json_text(text),
+												  TIMESTAMPTZOID, -1,
+												  &isnull));
+	}
+	interval = DatumGetIntervalP(DirectFunctionCall3(interval_in,
+													 CStringGetDatum(text),
+													 ObjectIdGetDatum(InvalidOid),
+													 Int32GetDatum(-1)));
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+												   TimestampTzGetDatum(GetCurrentTimestamp()),
+												   IntervalPGetDatum(interval)));
+}
+
+static void
+render_wait(const WaitStep *wait, Task *task, Env *env)
+{
+	if (wait->text == NULL)
+		task->due = GetCurrentTimestamp() + wait->ms * 1000;
+	else
+		task->due = wait_time(template_text(wait->text, lookup, env));
+	task->params = palloc(sizeof(Jsonb *));
+	task->params[0] = value_from_datum(TimestampTzGetDatum(task->due), false,
+									   TIMESTAMPTZOID);
+}
+
 static void
 work_render(Evaluation *evaluation)
 {
@@ -516,6 +557,11 @@ work_render(Evaluation *evaluation)
 
 	if (step->kind == STEP_MODEL)
 		render_model(step, task, &evaluation->env);
+	else if (step->kind == STEP_WAIT)
+	{
+		n = 1;
+		render_wait(step->wait, task, &evaluation->env);
+	}
 	else if (step->kind == STEP_SQL)
 	{
 		n = step->sql->text->nparams;
@@ -554,7 +600,8 @@ plan_render(ChainPlan *plan, ItemRun *item, Task **result)
 	task = MemoryContextAllocZero(cxt, sizeof(Task));
 	task->cxt = cxt;
 	task->kind = step->kind == STEP_MODEL ? TASK_MODEL :
-		step->kind == STEP_SQL ? TASK_SQL : TASK_FUNCTION;
+		step->kind == STEP_SQL ? TASK_SQL :
+		step->kind == STEP_WAIT ? TASK_WAIT : TASK_FUNCTION;
 	task->step = step;
 	task->chain = item->run->chain->definition->name;
 	task->path = MemoryContextStrdup(cxt, path.data);
@@ -576,6 +623,33 @@ plan_render(ChainPlan *plan, ItemRun *item, Task **result)
 	return NULL;
 }
 
+/* The task that converts a value for a called chain; see item->converting. */
+Task *
+plan_conversion(ChainPlan *plan, ItemRun *item)
+{
+	MemoryContext cxt = AllocSetContextCreate(plan->cxt, "chaincall task",
+											  ALLOCSET_SMALL_SIZES);
+	Task	   *task = MemoryContextAllocZero(cxt, sizeof(Task));
+	StringInfoData path;
+
+	initStringInfo(&path);
+	path_of_item(&path, item);
+	task->cxt = cxt;
+	task->kind = item->leaving ? TASK_RESULT : TASK_INPUTS;
+	task->step = item->run->step;
+	task->chain = item->run->chain->definition->name;
+	task->path = MemoryContextStrdup(cxt, path.data);
+	task->attempt = item->attempt;
+	task->deadline_us = item->limit_us;
+	task->catchable = item->catchable;
+	task->item = item;
+	task->definition = item->nested->definition;
+	task->params = MemoryContextAlloc(cxt, sizeof(Jsonb *));
+	task->params[0] = json_copy(cxt, item->converting);
+	pfree(path.data);
+	return task;
+}
+
 /* ---- nested chains ---- */
 
 static void
@@ -585,6 +659,7 @@ work_enter(Evaluation *evaluation)
 	const FunctionStep *function = evaluation->run->step->function;
 	ChainRun   *chain = evaluation->target;
 	JsonbParseState *state = NULL;
+	Jsonb	   *args;
 	Jsonb	  **inputs;
 
 	if (chain->depth > setting_max_depth)
@@ -599,22 +674,34 @@ work_enter(Evaluation *evaluation)
 		push_field(&state, function->arg_names[i],
 				   json_template_value(function->args[i], lookup,
 									   &evaluation->env));
-	inputs = plan->ops->inputs(plan->driver, chain->definition,
-							   JsonbValueToJsonb(pushJsonbValue(&state,
-																WJB_END_OBJECT,
-																NULL)),
+	args = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	inputs = plan->ops->inputs(plan->driver, chain->definition, args,
 							   &evaluation->flag);
-	chain->inputs = MemoryContextAlloc(plan->cxt,
-									   Max(chain->definition->nargs, 1) *
-									   sizeof(Jsonb *));
-	for (int i = 0; i < chain->definition->nargs; i++)
+	if (inputs != NULL)
+		plan_set_inputs(plan, chain, inputs);
+	else if (!evaluation->flag)
+		evaluation->result = plan_keep(plan, args);
+}
+
+/* Gives the chain's run its arguments, which are copied. */
+void
+plan_set_inputs(ChainPlan *plan, ChainRun *chain, Jsonb **inputs)
+{
+	int			n = chain->definition->nargs;
+
+	chain->inputs = MemoryContextAllocZero(plan->cxt,
+										   Max(n, 1) * sizeof(Jsonb *));
+	for (int i = 0; i < n; i++)
 		chain->inputs[i] = plan_keep(plan, inputs[i]);
 }
 
-/* Makes the run of the chain that a function step calls. */
+/*
+ * Makes the run of the chain that a function step calls.  *put_off: arguments
+ * that the driver shall convert before the run has its inputs; NULL: it has.
+ */
 StepError *
 plan_enter_chain(ChainPlan *plan, ItemRun *item, ChainRun **chain,
-				 bool *null_for_strict)
+				 bool *null_for_strict, Jsonb **put_off)
 {
 	Evaluation	evaluation = {.work = work_enter};
 	StepError  *error;
@@ -626,6 +713,7 @@ plan_enter_chain(ChainPlan *plan, ItemRun *item, ChainRun **chain,
 	error = plan_evaluate(plan, &evaluation, item->run, item,
 						  item->catchable, item->run->step->slow);
 	*null_for_strict = evaluation.flag;
+	*put_off = evaluation.result;
 	return error;
 }
 
@@ -634,14 +722,17 @@ work_leave(Evaluation *evaluation)
 {
 	ChainPlan  *plan = evaluation->env.plan;
 	const ItemRun *item = evaluation->env.item;
+	Jsonb	   *result = plan->ops->result(plan->driver,
+										   item->nested->definition,
+										   evaluation->target);
 
-	evaluation->result =
-		plan_keep(plan, plan->ops->result(plan->driver,
-										  item->nested->definition,
-										  evaluation->target));
+	evaluation->result = result ? plan_keep(plan, result) : NULL;
 }
 
-/* A nested chain's output as a value of its result type; kept. */
+/*
+ * A nested chain's output as a value of its result type; kept.  NULL: the
+ * driver puts it off.
+ */
 StepError *
 plan_leave_chain(ChainPlan *plan, ItemRun *item, Jsonb *output,
 				 Jsonb **result)

@@ -126,6 +126,9 @@ struct ItemRun
 	StepRun    *inner;			/* arm or handler */
 	int			arm;
 	ChainRun   *nested;
+	/* a conversion for the chain called, which the driver does */
+	Jsonb	   *converting;		/* what is converted; NULL: none */
+	bool		leaving;		/* the chain's output, not its arguments */
 };
 
 struct ChainPlan
@@ -143,6 +146,8 @@ struct ChainPlan
 	pairingheap deadlines;
 	pairingheap retries;
 	bool		ended;
+	int64		known;			/* items of model, sql, function and wait steps */
+	int64		done;			/* of these, ended */
 	Jsonb	   *output;
 	StepError  *error;
 	JsonbParseState *outputs;	/* with stop_after: what there is so far */
@@ -172,6 +177,7 @@ extern void plan_advance_item(ChainPlan *plan, ItemRun *item);
 extern void plan_open_item(ChainPlan *plan, StepRun *run);
 extern void plan_body_done(ChainPlan *plan, ItemRun *item, Jsonb *output);
 extern void plan_item_fail(ChainPlan *plan, ItemRun *item, StepError *error);
+extern void plan_converted(ChainPlan *plan, ItemRun *item, Jsonb *output);
 
 /* plan_eval.c */
 extern StepError *plan_condition(ChainPlan *plan, const StepRun *run,
@@ -181,8 +187,12 @@ extern StepError *plan_elements(ChainPlan *plan, StepRun *run);
 extern StepError *plan_json(ChainPlan *plan, const ItemRun *item,
 							const JsonTemplate *template, Jsonb **result);
 extern StepError *plan_render(ChainPlan *plan, ItemRun *item, Task **task);
+extern Task *plan_conversion(ChainPlan *plan, ItemRun *item);
+extern void plan_set_inputs(ChainPlan *plan, ChainRun *chain,
+							Jsonb **inputs);
 extern StepError *plan_enter_chain(ChainPlan *plan, ItemRun *item,
-								   ChainRun **chain, bool *null_for_strict);
+								   ChainRun **chain, bool *null_for_strict,
+								   Jsonb **put_off);
 extern StepError *plan_leave_chain(ChainPlan *plan, ItemRun *item,
 								   Jsonb *output, Jsonb **result);
 extern Jsonb *plan_keep(ChainPlan *plan, const Jsonb *value);

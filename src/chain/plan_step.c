@@ -88,11 +88,22 @@ stop_behind(ChainPlan *plan, const ItemRun *item, bool round,
 		note_output(plan, path.data, output);
 }
 
+/* Does the step do something that progress counts? */
+static bool
+is_counted(const Step *step)
+{
+	return step->kind == STEP_MODEL || step->kind == STEP_SQL ||
+		step->kind == STEP_WAIT ||
+		(step->kind == STEP_FUNCTION && !step->function->is_chain);
+}
+
 /* An item has its output, which it owns no longer. */
 static void
 item_done(ChainPlan *plan, ItemRun *item, Jsonb *output)
 {
 	StepRun    *run = item->run;
+
+	plan->done += is_counted(run->step);
 
 	if (item->index >= 0)
 	{
@@ -145,6 +156,29 @@ plan_body_done(ChainPlan *plan, ItemRun *item, Jsonb *output)
 	plan_agenda_add(plan, &item->node);
 }
 
+/* A called chain has given a value of its result type. */
+static void
+nested_done(ChainPlan *plan, ItemRun *item, Jsonb *output)
+{
+	if (item->run->step->until == NULL)
+	{
+		item_done(plan, item, output);
+		return;
+	}
+	plan_abort_inside(plan, item);
+	plan_body_done(plan, item, output);
+}
+
+/* Has the driver convert the value, which is the plan's. */
+static void
+put_off(ChainPlan *plan, ItemRun *item, Jsonb *value, bool leaving)
+{
+	item->converting = value;
+	item->leaving = leaving;
+	item->phase = ITEM_READY;
+	dlist_push_tail(&plan->ready_local, &item->ready);
+}
+
 /* All that is inside an item has ended; its outputs are still there. */
 static void
 inside_done(ChainPlan *plan, ItemRun *item, StepRun *ended)
@@ -179,16 +213,15 @@ inside_done(ChainPlan *plan, ItemRun *item, StepRun *ended)
 			plan_item_fail(plan, item, error);
 			return;
 		}
+		if (result == NULL)
+		{
+			put_off(plan, item, output, true);
+			return;
+		}
 		pfree(output);
 		output = result;
 	}
-	if (item->run->step->until == NULL)
-	{
-		item_done(plan, item, output);
-		return;
-	}
-	plan_abort_inside(plan, item);
-	plan_body_done(plan, item, output);
+	nested_done(plan, item, output);
 }
 
 static void
@@ -236,20 +269,35 @@ step_fail(ChainPlan *plan, StepRun *run, StepError *error)
 	}
 }
 
-/* Whether a written `retry` has attempts left for such a failure. */
+/* What jobs do about serialization failures and deadlocks of statements. */
+static const RetryPolicy conflict_policy = {
+	.attempts = 10, .first_ms = 20, .factor = 2, .max_ms = 1000
+};
+
+/*
+ * Whether a written `retry`, or the one that jobs have for conflicts, has
+ * attempts left for such a failure.
+ */
 static bool
-may_retry(const ItemRun *item, const StepError *error, int64 *wait_us)
+may_retry(const ChainPlan *plan, const ItemRun *item, const StepError *error,
+		  int64 *wait_us)
 {
 	const Step *step = item->run->step;
+	const RetryPolicy *policy = step->retry;
 	int64		wait_ms;
 
-	if (step->retry == NULL || step->kind == STEP_MODEL ||
+	if (policy == NULL && plan->options.job &&
+		(error->sqlstate == ERRCODE_T_R_SERIALIZATION_FAILURE ||
+		 error->sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED))
+		policy = &conflict_policy;
+	if (policy == NULL ||
+		(step->kind != STEP_SQL && step->kind != STEP_FUNCTION) ||
 		item->phase == ITEM_HANDLER ||
-		item->attempt >= step->retry->attempts ||
+		item->attempt >= policy->attempts ||
 		error->cls == CLASS_CANCELLED || error->cls == CLASS_DENIED ||
 		error->cls == CLASS_TIMEOUT || error->cls == CLASS_LIMIT)
 		return false;
-	wait_ms = backoff_wait_ms(step->retry, item->attempt,
+	wait_ms = backoff_wait_ms(policy, item->attempt,
 							  pg_prng_double(&pg_global_prng_state), 0);
 	*wait_us = wait_ms * 1000;
 	return item->limit_us == CLOCK_NEVER ||
@@ -267,7 +315,7 @@ plan_item_fail(ChainPlan *plan, ItemRun *item, StepError *error)
 	bool		handled = item->phase != ITEM_HANDLER;
 	int64		wait_us;
 
-	if (may_retry(item, error, &wait_us))
+	if (may_retry(plan, item, error, &wait_us))
 	{
 		plan_abort_inside(plan, item);
 		item->attempt++;
@@ -346,13 +394,24 @@ find_arm(ChainPlan *plan, ItemRun *item)
 }
 
 static void
+run_nested(ChainPlan *plan, ItemRun *item)
+{
+	ChainRun   *chain = item->nested;
+
+	item->phase = ITEM_INSIDE;
+	chain->body = plan_make_run(plan, chain->definition->body, ROLE_BODY, NULL,
+								chain);
+}
+
+static void
 start_nested(ChainPlan *plan, ItemRun *item)
 {
 	ChainRun   *chain;
 	bool		null_for_strict;
+	Jsonb	   *args;
 	StepError  *error;
 
-	error = plan_enter_chain(plan, item, &chain, &null_for_strict);
+	error = plan_enter_chain(plan, item, &chain, &null_for_strict, &args);
 	if (error != NULL)
 	{
 		plan_item_fail(plan, item, error);
@@ -364,10 +423,43 @@ start_nested(ChainPlan *plan, ItemRun *item)
 		plan_body_done(plan, item, plan_keep(plan, json_null()));
 		return;
 	}
-	item->phase = ITEM_INSIDE;
 	item->nested = chain;
-	chain->body = plan_make_run(plan, chain->definition->body, ROLE_BODY, NULL,
-						   chain);
+	if (args != NULL)
+		put_off(plan, item, args, false);
+	else
+		run_nested(plan, item);
+}
+
+/*
+ * The driver has converted: the called chain's result, or its arguments (an
+ * array; null for a null under STRICT).  output is the plan's.
+ */
+void
+plan_converted(ChainPlan *plan, ItemRun *item, Jsonb *output)
+{
+	ChainRun   *chain = item->nested;
+	int			n = chain->definition->nargs;
+	Jsonb	  **inputs;
+
+	pfree(item->converting);
+	item->converting = NULL;
+	if (item->leaving)
+	{
+		nested_done(plan, item, output);
+		return;
+	}
+	if (json_is_null(output))
+	{
+		plan_abort_inside(plan, item);
+		plan_body_done(plan, item, output);
+		return;
+	}
+	inputs = palloc(Max(n, 1) * sizeof(Jsonb *));
+	for (int i = 0; i < n; i++)
+		inputs[i] = json_element(output, i);
+	plan_set_inputs(plan, chain, inputs);
+	pfree(output);
+	run_nested(plan, item);
 }
 
 static void
@@ -405,6 +497,7 @@ start_body(ChainPlan *plan, ItemRun *item)
 			make_ready(item, &plan->ready_models);
 			break;
 		case STEP_SQL:
+		case STEP_WAIT:
 			make_ready(item, &plan->ready_local);
 			break;
 		case STEP_FUNCTION:
@@ -646,6 +739,8 @@ start_items(ChainPlan *plan, StepRun *run)
 		run->nitems = 1;
 
 	run->phase = RUN_ITEMS;
+	if (is_counted(run->step))
+		plan->known += run->nitems;
 	run->outputs = MemoryContextAllocHuge(plan->cxt, Max(run->nitems, 1) *
 										  sizeof(Jsonb *));
 	memset(run->outputs, 0, Max(run->nitems, 1) * sizeof(Jsonb *));

@@ -363,6 +363,10 @@ resolve_body(Resolver *resolver, Step *step, const Scope *scope)
 		case STEP_VALUE:
 			exprs = json_template_exprs(step->value);
 			break;
+		case STEP_WAIT:
+			if (step->wait->text != NULL)
+				exprs = template_exprs(step->wait->text);
+			break;
 		case STEP_BLOCK:
 			resolve_block(resolver, step, scope);
 			return;

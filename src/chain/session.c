@@ -20,6 +20,7 @@
 #include "chain/local.h"
 #include "chain/session.h"
 #include "miscadmin.h"
+#include "trace/air.h"
 #include "utils/memutils.h"
 
 #define SETTLE_MS 50
@@ -29,8 +30,11 @@ typedef struct Session
 	MemoryContext cxt;
 	ChainPlan  *plan;
 	CallGroup  *calls;
+	CallRun		run;
 	Trace	   *trace;
+	AirEntry   *air;			/* the run as a whole */
 	List	   *held;			/* of Definition *: nested chains */
+	List	   *waits;			/* of Task *: wait steps */
 	const Task *doing;			/* what runs or is started just now */
 	bool		unsettled;		/* calls were started since SPI was left */
 } Session;
@@ -70,7 +74,11 @@ session_evaluate(void *driver, void (*work) (void *), void *arg,
 static void
 session_cancel(void *driver, Task *task)
 {
-	if (task->driver)
+	Session    *session = driver;
+
+	if (task->kind == TASK_WAIT)
+		session->waits = list_delete_ptr(session->waits, task);
+	else if (task->driver)
 		call_cancel(task->driver);
 }
 
@@ -136,6 +144,16 @@ static const PlanOps session_ops = {
 	.result = session_nested_result
 };
 
+static void
+show_progress(const Session *session)
+{
+	int64		known;
+	int64		done;
+
+	plan_progress(session->plan, &known, &done);
+	air_progress(session->air, known, done);
+}
+
 /* ---- model calls ---- */
 
 typedef struct CallArg
@@ -193,6 +211,7 @@ start_call(Session *session, Task *task)
 
 	call->session = session;
 	call->task = task;
+	task->call.run = &session->run;
 	context.callback = call_context;
 	context.arg = task;
 	context.previous = error_context_stack;
@@ -204,7 +223,9 @@ start_call(Session *session, Task *task)
 	MemoryContextSwitchTo(old);
 	session->unsettled = true;
 	if (error != NULL)
+	{
 		plan_fail(session->plan, task, error);
+	}
 	else
 		call_send_waiting(session->calls);
 }
@@ -252,6 +273,7 @@ run_local(Session *session, Task *task)
 		.message = timeout_message,
 		.hint = timeout_hint
 	};
+	AirEntry   *air;
 	Span	   *span;
 	StepError  *volatile error = NULL;
 	MemoryContext old = MemoryContextSwitchTo(session->cxt);
@@ -259,17 +281,23 @@ run_local(Session *session, Task *task)
 	span = trace_span(session->trace, task->path,
 					  task->kind == TASK_SQL ? "sql" : "function",
 					  task->attempt);
+	air = air_enter(AIR_STEP, &session->run.id, GetUserId(), task->path,
+					task->kind == TASK_SQL ? "sql" : task->step->function->name,
+					NULL);
 	session->doing = task;
+	show_progress(session);
 	PG_TRY();
 	{
 		error = guard_run(&guard, local_work, &local);
 	}
 	PG_CATCH();
 	{
+		air_leave(air);
 		end_span_as_raised(session, span);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	air_leave(air);
 	session->doing = NULL;
 	trace_end_span(session->trace, span, error ? error->cls : CLASS_NONE,
 				   error ? error->message : NULL);
@@ -278,6 +306,40 @@ run_local(Session *session, Task *task)
 		plan_fail(session->plan, task, error);
 	else
 		plan_succeed(session->plan, task, local.output);
+}
+
+/* ---- waits ---- */
+
+static void
+start_wait(Session *session, Task *task)
+{
+	MemoryContext old = MemoryContextSwitchTo(session->cxt);
+
+	session->waits = lappend(session->waits, task);
+	MemoryContextSwitchTo(old);
+}
+
+/* Ends the waits whose time has come; when the next one does, clock_us(). */
+static int64
+end_waits(Session *session)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		next = CLOCK_NEVER;
+	ListCell   *lc;
+
+	foreach(lc, session->waits)
+	{
+		Task	   *task = lfirst(lc);
+
+		if (task->due <= now)
+		{
+			session->waits = foreach_delete_current(session->waits, lc);
+			plan_succeed(session->plan, task, task->params[0]);
+		}
+		else if (task->due - now < CLOCK_NEVER - clock_us())
+			next = Min(next, clock_us() + (task->due - now));
+	}
+	return next;
 }
 
 /* ---- the loop ---- */
@@ -290,6 +352,7 @@ run_loop(Session *session)
 	for (;;)
 	{
 		Task	   *task;
+		int64		waits_us = end_waits(session);
 
 		while (call_capacity(session->calls) > 0 &&
 			   (task = plan_next(plan, true)) != NULL)
@@ -297,7 +360,10 @@ run_loop(Session *session)
 		task = plan_next(plan, false);
 		if (plan_ended(plan))
 			return;
-		if (task != NULL)
+		show_progress(session);
+		if (task != NULL && task->kind == TASK_WAIT)
+			start_wait(session, task);
+		else if (task != NULL)
 		{
 			if (session->unsettled)
 				call_settle(session->calls, clock_us() + SETTLE_MS * 1000);
@@ -307,10 +373,10 @@ run_loop(Session *session)
 		}
 		else
 		{
-			if (call_live(session->calls) == 0 &&
+			if (call_live(session->calls) == 0 && session->waits == NIL &&
 				plan_due(plan) == CLOCK_NEVER)
 				elog(ERROR, "the chain cannot go on");
-			(void) call_turn(session->calls, plan_due(plan));
+			(void) call_turn(session->calls, Min(plan_due(plan), waits_us));
 		}
 		CHECK_FOR_INTERRUPTS();
 		plan_tick(plan, clock_us());
@@ -327,6 +393,8 @@ end_session(Session *session, ErrorClass cls)
 	session->calls = NULL;
 	if (session->trace)
 		trace_end(session->trace, cls);
+	air_leave(session->air);
+	session->air = NULL;
 	foreach(lc, session->held)
 		definition_release(lfirst(lc));
 	session->held = NIL;
@@ -408,7 +476,7 @@ session_run(Definition *definition, Jsonb **inputs,
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	Session    *session;
-	pg_uuid_t	run;
+	pg_uuid_t	id;
 	Jsonb	   *output;
 
 	check_options(definition, options);
@@ -418,14 +486,17 @@ session_run(Definition *definition, Jsonb **inputs,
 	session->cxt = AllocSetContextCreate(cxt, "chaincall run",
 										 ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(session->cxt);
-	ids_uuid7(&run);
+	ids_uuid7(&id);
 	running++;
 	PG_TRY();
 	{
 		StepError  *error;
 
-		session->trace = trace_begin(definition->name, &run);
-		session->calls = call_group_create(GetUserId(), &run, session->trace);
+		session->air = air_enter(AIR_JOB, &id, GetUserId(), NULL,
+								 definition->name, NULL);
+		session->trace = trace_begin(definition->name, &id);
+		call_run_init(&session->run, GetUserId(), &id, session->trace);
+		session->calls = call_group_create(NULL);
 		session->plan = plan_create(definition, inputs, options,
 									&session_ops, session);
 		run_loop(session);
@@ -457,11 +528,16 @@ render_local(const Task *task)
 {
 	const Step *step = task->step;
 	int			n = task->kind == TASK_SQL ? step->sql->text->nparams :
-		step->function->nargs;
+		task->kind == TASK_WAIT ? 1 : step->function->nargs;
 	JsonbParseState *state = NULL;
 
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	if (task->kind == TASK_SQL)
+	if (task->kind == TASK_WAIT)
+	{
+		json_push_key(&state, "wait");
+		json_push(&state, WJB_VALUE, task->params[0]);
+	}
+	else if (task->kind == TASK_SQL)
 	{
 		json_push_key(&state, "sql");
 		json_push(&state, WJB_VALUE, json_text(step->sql->text->sql));

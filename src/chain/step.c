@@ -39,6 +39,7 @@ static const struct
 	{"steps", STEP_BLOCK, (const char *const[]) {"output", NULL}},
 	{"switch", STEP_SWITCH, (const char *const[]) {NULL}},
 	{"value", STEP_VALUE, (const char *const[]) {NULL}},
+	{"wait", STEP_WAIT, (const char *const[]) {NULL}},
 };
 
 static const char *const modifiers[] = {
@@ -47,7 +48,7 @@ static const char *const modifiers[] = {
 };
 
 static const char *const later[] = {
-	"wait", "ask", "tools", "max_turns", "images", "fallback", "cache",
+	"ask", "tools", "max_turns", "images", "fallback", "cache",
 	"stream", "show", "to", NULL
 };
 
@@ -415,7 +416,7 @@ check_step_keys(const YamlNode *node, int kind)
 							 "unknown key \"%s\" in a step", node->keys[i]);
 	}
 	definition_error(node->line, ERRCODE_SYNTAX_ERROR,
-					 "Give it one of model, sql, function, steps, switch or value.",
+					 "Give it one of model, sql, function, steps, switch, value or wait.",
 					 "step has no kind");
 }
 
@@ -465,6 +466,20 @@ parse_function_step(Step *step, const YamlNode *node)
 	function->args = palloc(args->count * sizeof(JsonTemplate *));
 	for (int i = 0; i < args->count; i++)
 		function->args[i] = json_template_compile(args->items[i]);
+}
+
+static void
+parse_wait_step(Step *step, const YamlNode *node)
+{
+	const YamlNode *wait = yaml_get(node, "wait");
+	Template   *text = template_compile(step_text(wait, "wait"),
+										wait->text_line);
+
+	step->wait = palloc0(sizeof(WaitStep));
+	if (template_is_constant(text))
+		step->wait->ms = parse_interval(wait, "wait");
+	else
+		step->wait->text = text;
 }
 
 static void
@@ -543,7 +558,7 @@ parse_step(Definition *definition, YamlNode *node, const char *name,
 						 MAX_STEP_NESTING);
 	if (node->type != YAML_MAP)
 		definition_error(node->line, ERRCODE_SYNTAX_ERROR,
-						 "A step is a map with one of model, sql, function, steps, switch or value.",
+						 "A step is a map with one of model, sql, function, steps, switch, value or wait.",
 						 "a step must be a map, not a %s",
 						 yaml_type_name(node));
 
@@ -577,6 +592,9 @@ parse_step(Definition *definition, YamlNode *node, const char *name,
 			break;
 		case STEP_VALUE:
 			step->value = json_template_compile(yaml_get(node, "value"));
+			break;
+		case STEP_WAIT:
+			parse_wait_step(step, node);
 			break;
 	}
 	error_context_stack = context.previous;

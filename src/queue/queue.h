@@ -26,9 +26,12 @@
 /* ---- transactions (queue.c) ---- */
 
 extern void queue_settings(void);
+extern void queue_settings_once(void);
 extern void queue_begin(void);
 extern void queue_commit(bool durable);
 extern void queue_abort(void);
+extern struct _SPI_plan *queue_plan(struct _SPI_plan **kept, const char *sql,
+									int nargs, Oid *types);
 
 /* ---- a job as its caller gets it (claim.c) ---- */
 
@@ -46,8 +49,9 @@ typedef struct ClaimedJob
 	TimestampTz expires_at;		/* DT_NOEND: never */
 } ClaimedJob;
 
-extern List *queue_claim(BoardClaim *claims, int nclaims, uint64 incarnation);
-extern Jsonb *queue_definition(const uint8 *hash);
+extern List *queue_claim(const BoardClaim *claims, int nclaims,
+						 uint64 incarnation, MemoryContext cxt);
+extern Jsonb *queue_definition(const uint8 *hash, MemoryContext cxt);
 
 /* ---- checkpoints (checkpoint.c) ---- */
 
@@ -83,11 +87,14 @@ typedef struct Checkpoint
 	char	   *path;
 	Jsonb	   *output;			/* NULL: no success yet */
 	int			failures;		/* highest try */
+	int			used;			/* of these, attempts that count as such */
 	TimestampTz last_ended;
 } Checkpoint;
 
 extern void queue_checkpoint(SpanRow **rows, int nrows, uint64 incarnation);
-extern List *queue_checkpoints(const pg_uuid_t *job);
+extern Jsonb *queue_checkpoint_output(const pg_uuid_t *job, const char *path,
+									  MemoryContext cxt);
+extern List *queue_checkpoints(const pg_uuid_t *job, MemoryContext cxt);
 
 /* ---- ends (finish.c) ---- */
 
@@ -112,7 +119,9 @@ extern int	queue_promote(TimestampTz *next_due);
 extern int	queue_expire(void);
 extern int	queue_apply_actions(void);
 extern void queue_make_partitions(void);
-extern void queue_retain(void);
+extern void queue_retire_partitions(void);
+extern bool queue_retain(void);
+extern void queue_retain_definitions(void);
 extern void queue_recount(void);
 extern bool queue_adopt_copy(void);
 

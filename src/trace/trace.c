@@ -112,6 +112,63 @@ trace_begin(const char *chain, const pg_uuid_t *id)
 	return trace;
 }
 
+/*
+ * A trace that keeps nothing: each span goes to the sink when it has ended.
+ * It lives in a context of its own below parent, which the caller deletes; no
+ * last_trace() sees it, and trace_end() is not for it.
+ */
+Trace *
+trace_create(MemoryContext parent, const char *chain, const pg_uuid_t *id,
+			 Oid role, TraceSink sink)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "chaincall trace",
+												  ALLOCSET_SMALL_SIZES);
+	Trace	   *trace = MemoryContextAllocZero(context, sizeof(Trace));
+
+	trace->context = context;
+	trace->id = *id;
+	trace->role = role;
+	trace->chain = MemoryContextStrdup(context, chain);
+	trace->started_at = GetCurrentTimestamp();
+	trace->started_us = clock_us();
+	trace->sink = sink;
+	return trace;
+}
+
+/* For sinks: frees a span that they were given. */
+void
+trace_free_span(Trace *trace, Span *span)
+{
+	if (span->message)
+		pfree(span->message);
+	pfree(span->path);
+	pfree(span);
+}
+
+/* The wall clock at a clock_us() of the trace's time; 0 for 0. */
+TimestampTz
+trace_time(const Trace *trace, int64 us)
+{
+	return us == 0 ? 0 : trace->started_at + (us - trace->started_us);
+}
+
+/*
+ * A trace that is no run of this process, to be filled with what is stored of
+ * one and to be read.  It is palloc'd, spans too, and is not to be ended; its
+ * times are the caller's to set.
+ */
+Trace *
+trace_make(const char *chain, const pg_uuid_t *id)
+{
+	Trace	   *trace = palloc0(sizeof(Trace));
+
+	trace->context = CurrentMemoryContext;
+	trace->id = *id;
+	trace->role = GetUserId();
+	trace->chain = pstrdup(chain);
+	return trace;
+}
+
 static SpanChunk *
 add_chunk(Trace *trace)
 {
@@ -129,6 +186,20 @@ add_chunk(Trace *trace)
 	return chunk;
 }
 
+static void
+begin_span(Trace *trace, Span *span, const char *path, const char *kind,
+		   int attempt)
+{
+	memset(span, 0, sizeof(Span));
+	span->path = MemoryContextStrdup(trace->context, path);
+	span->id = ids_span();
+	span->kind = kind;
+	span->attempt = attempt;
+	span->started_us = clock_us();
+	span->tokens_in = -1;
+	span->tokens_out = -1;
+}
+
 /*
  * A span for attempt number `attempt` (from 1) at `path`, started now; kind
  * is a constant string (model, sql, function).  NULL when the trace is full
@@ -143,6 +214,12 @@ trace_span(Trace *trace, const char *path, const char *kind, int attempt)
 
 	if (trace == NULL)
 		return NULL;
+	if (trace->sink != NULL)
+	{
+		span = MemoryContextAlloc(trace->context, sizeof(Span));
+		begin_span(trace, span, path, kind, attempt);
+		return span;
+	}
 	if (trace->nspans >= setting_max_spans)
 	{
 		trace->dropped++;
@@ -152,14 +229,7 @@ trace_span(Trace *trace, const char *path, const char *kind, int attempt)
 	if (chunk == NULL || chunk->used == chunk->size)
 		chunk = add_chunk(trace);
 	span = &chunk->spans[chunk->used];
-	memset(span, 0, sizeof(Span));
-	span->path = MemoryContextStrdup(trace->context, path);
-	span->id = ids_span();
-	span->kind = kind;
-	span->attempt = attempt;
-	span->started_us = clock_us();
-	span->tokens_in = -1;
-	span->tokens_out = -1;
+	begin_span(trace, span, path, kind, attempt);
 	chunk->used++;				/* only now: the copy above may have raised */
 	trace->nspans++;
 	return span;
@@ -224,6 +294,8 @@ trace_end_span(Trace *trace, Span *span, ErrorClass cls, const char *message)
 		memcpy(span->message, message, len);
 		span->message[len] = '\0';
 	}
+	if (trace->sink != NULL)
+		trace->sink(trace, span);
 }
 
 static void

@@ -31,7 +31,14 @@ typedef struct Span
 	bool		reask;			/* asks again for an answer that fits */
 	ErrorClass	cls;			/* CLASS_NONE: succeeded */
 	char	   *message;		/* of a failure, cut */
+	void	   *owner;			/* of whoever began it, for a sink */
 } Span;
+
+struct Trace;
+
+/* Takes a span that has ended, which it frees with trace_free_span(). */
+typedef void (*TraceSink) (struct Trace *trace, Span *span);
+
 
 /* What one run did.  Read only outside of trace.c. */
 typedef struct Trace
@@ -51,9 +58,15 @@ typedef struct Trace
 	struct Trace *outer;		/* the run that this one was begun in */
 	struct SpanChunk *chunks;	/* newest first */
 	struct SpanNames *names;
+	TraceSink	sink;			/* NULL: the trace keeps its spans */
 } Trace;
 
 extern Trace *trace_begin(const char *chain, const pg_uuid_t *id);
+extern Trace *trace_create(MemoryContext parent, const char *chain,
+						   const pg_uuid_t *id, Oid role, TraceSink sink);
+extern void trace_free_span(Trace *trace, Span *span);
+extern TimestampTz trace_time(const Trace *trace, int64 us);
+extern Trace *trace_make(const char *chain, const pg_uuid_t *id);
 extern Span *trace_span(Trace *trace, const char *path, const char *kind,
 						int attempt);
 extern void trace_name(Trace *trace, Span *span, const char *model,

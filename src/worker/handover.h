@@ -34,6 +34,16 @@ typedef enum OrderKind
 /*
  * What is to be done.  Everything is plain data, so that it can be copied
  * through shared memory; sql, function and types come from the pinned closure.
+ *
+ * ORDER_INPUTS: params are the values given for the arguments of the chain
+ * `function`, in its order, types and names theirs.  The output is the array
+ * of the values as the chain sees them; whether a null keeps a STRICT chain
+ * from running is the caller's to see.
+ *
+ * ORDER_RESULT: params[0] is the output, types[0] the result type of the chain
+ * `function` and `set` whether it returns a set.  names[0], where not NULL, is
+ * the only column of RETURNS TABLE.  Of a record with known columns (OUT
+ * arguments, TABLE) these follow from 1 on, with params NULL.
  */
 typedef struct StepOrder
 {
@@ -51,8 +61,9 @@ typedef struct StepOrder
 	RowsShape	returns;		/* of ORDER_SQL */
 	bool		set;			/* of ORDER_FUNCTION */
 	int			nparams;
-	Jsonb	  **params;
+	Jsonb	  **params;			/* of ORDER_INPUTS: NULL asks for the DEFAULT */
 	const char **types;			/* SQL type names, or NULL: inferred */
+	const char **names;			/* of ORDER_INPUTS and ORDER_RESULT, or NULL */
 	int64		timeout_ms;		/* of this attempt; 0: none */
 } StepOrder;
 
@@ -62,7 +73,8 @@ typedef struct StepAnswer
 	void	   *arg;			/* the offer's */
 	Jsonb	   *output;			/* or NULL: */
 	StepError  *error;
-	bool		died;			/* its executor died: error is of class crash */
+	bool		died;			/* its executor died: error is of class crash,
+								 * and no span tells of it */
 	int			pid;			/* of that executor */
 } StepAnswer;
 
@@ -75,6 +87,7 @@ extern void handover_init(void);
 extern Ticket *handover_offer(const StepOrder *order, void *arg);
 extern bool handover_collect(StepAnswer *answer);
 extern void handover_cancel(Ticket *ticket);
+extern void handover_check(void);	/* now and then, by anybody */
 extern int	handover_waiting(Oid owner);	/* offered, not taken */
 
 /* executors and the launcher are declared in worker/executor.h */

@@ -27,6 +27,7 @@ PG_FUNCTION_INFO_V1(chaincall_test_call_speed);
 typedef struct CallTest
 {
 	CallGroup  *group;
+	CallRun		run;
 	CallSpec	spec;
 	RetryPolicy retry;
 	int			left;			/* callbacks to come */
@@ -204,8 +205,10 @@ begin_test(const Jsonb *options, Trace **trace)
 
 	ids_uuid7(&run);
 	*trace = trace_begin("test", &run);
-	test->group = call_group_create(GetUserId(), &run, *trace);
+	call_run_init(&test->run, GetUserId(), &run, *trace);
+	test->group = call_group_create(NULL);
 	read_spec(test, options);
+	test->spec.run = &test->run;
 	return test;
 }
 

@@ -221,7 +221,7 @@ sub plain
 my $node = PostgreSQL::Test::Cluster->new('docs');
 
 $node->init(extra => [ '-E', 'UTF8', '--locale=C.UTF-8' ]);
-$node->append_conf('postgresql.conf', "timezone = 'UTC'");
+$node->append_conf('postgresql.conf', "timezone = 'UTC'\nshared_preload_libraries = 'chaincall'");
 $node->start;
 
 sub run_file

@@ -13,7 +13,7 @@
 #include "postgres.h"
 
 #include "mb/pg_wchar.h"
-#include "sql/text_scan.h"
+#include "text/text_scan.h"
 
 #define MAX_WORD 16
 

@@ -9,7 +9,7 @@
 #ifndef CHAINCALL_TEXT_SCAN_H
 #define CHAINCALL_TEXT_SCAN_H
 
-#include "sql/text.h"
+#include "text/text.h"
 
 /* How characters beyond ASCII are told apart. */
 typedef enum TextFamily

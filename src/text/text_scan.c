@@ -16,7 +16,7 @@
 #include "postgres.h"
 
 #include "mb/pg_wchar.h"
-#include "sql/text_scan.h"
+#include "text/text_scan.h"
 
 #define S CHAR_SPACE
 #define L CHAR_LETTER

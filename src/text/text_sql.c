@@ -1,5 +1,5 @@
 /*
- * text.c
+ * text_sql.c
  *	  split_text(), join_text(), pack_text() and estimate_tokens() for SQL.
  *
  * The work itself is in the text_*.c files, which workers call without SQL.
@@ -10,7 +10,7 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "sql/text.h"
+#include "text/text.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 

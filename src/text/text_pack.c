@@ -11,7 +11,7 @@
 #include "postgres.h"
 
 #include "mb/pg_wchar.h"
-#include "sql/text.h"
+#include "text/text.h"
 
 #define EXCERPT_CHARACTERS 40
 

@@ -12,7 +12,7 @@
 #include "postgres.h"
 
 #include "mb/pg_wchar.h"
-#include "sql/text_scan.h"
+#include "text/text_scan.h"
 #include "utils/memutils.h"
 
 static const char *const split_names[] = {

@@ -19,7 +19,7 @@
  */
 #include "postgres.h"
 
-#include "sql/text_scan.h"
+#include "text/text_scan.h"
 
 #define MAX_TITLE 100			/* bytes of a line that may be a title */
 #define SHORT_TITLE 80

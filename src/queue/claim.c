@@ -1,0 +1,141 @@
+/*
+ * claim.c
+ *	  A caller takes jobs.
+ *
+ * One statement claims for many owners: for each it walks (owner, rank) of the
+ * queued jobs from the owner's mark on and skips what another claimer has
+ * locked.  Where the mark comes from and how it moves is board.h's.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "queue/queue.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+static const char claim_sql[] =
+"WITH picked AS MATERIALIZED ("
+" SELECT j.id, j.started_at FROM unnest($1, $2, $3) AS o(owner, mark, quota),"
+" LATERAL (SELECT q.id, q.started_at FROM chaincall.job q"
+"   WHERE q.owner = o.owner AND q.state = 'queued' AND q.rank >= o.mark"
+"   AND (q.expires_at IS NULL OR q.expires_at > pg_catalog.clock_timestamp())"
+"   ORDER BY q.rank LIMIT o.quota FOR UPDATE SKIP LOCKED) j)"
+" UPDATE chaincall.job u SET state = 'running', worker = $4,"
+" started_at = coalesce(u.started_at, pg_catalog.clock_timestamp())"
+" FROM picked p WHERE u.id = p.id"
+" RETURNING u.id, u.owner, u.rank, u.chain, u.definition, u.input, p.started_at IS NOT NULL,"
+" u.deaths, u.created_at, u.expires_at";
+
+static const char definition_sql[] =
+"SELECT body FROM chaincall.definition WHERE sha256 = $1 LIMIT 1";
+
+static Datum
+claim_arrays(const BoardClaim *claims, int n, Datum *marks, Datum *quotas)
+{
+	Datum	   *owner = palloc(n * sizeof(Datum));
+	Datum	   *mark = palloc(n * sizeof(Datum));
+	Datum	   *quota = palloc(n * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+	{
+		owner[i] = ObjectIdGetDatum(claims[i].owner);
+		mark[i] = TimestampTzGetDatum(claims[i].mark);
+		quota[i] = Int32GetDatum(claims[i].quota);
+	}
+	*marks = PointerGetDatum(construct_array(mark, n, TIMESTAMPTZOID, 8,
+											 FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	*quotas = PointerGetDatum(construct_array(quota, n, INT4OID, 4, true,
+											  TYPALIGN_INT));
+	return PointerGetDatum(construct_array(owner, n, OIDOID, 4, true,
+										   TYPALIGN_INT));
+}
+
+/* A claimed row, copied into the current memory context. */
+static ClaimedJob *
+read_job(HeapTuple tuple, TupleDesc desc)
+{
+	ClaimedJob *job = palloc0(sizeof(ClaimedJob));
+	bytea	   *hash;
+	bool		isnull;
+
+	job->id = *DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull));
+	job->owner = DatumGetObjectId(SPI_getbinval(tuple, desc, 2, &isnull));
+	job->rank = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 3, &isnull));
+	job->chain = TextDatumGetCString(SPI_getbinval(tuple, desc, 4, &isnull));
+	hash = DatumGetByteaPP(SPI_getbinval(tuple, desc, 5, &isnull));
+	memcpy(job->definition, VARDATA_ANY(hash),
+		   Min(VARSIZE_ANY_EXHDR(hash), DEFINITION_HASH_LEN));
+	job->input = DatumGetJsonbPCopy(SPI_getbinval(tuple, desc, 6, &isnull));
+	job->resumed = DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
+	job->deaths = DatumGetInt32(SPI_getbinval(tuple, desc, 8, &isnull));
+	job->created_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 9, &isnull));
+	job->expires_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 10, &isnull));
+	if (isnull)
+		job->expires_at = DT_NOEND;
+	return job;
+}
+
+/*
+ * Claims up to `quota` jobs for each of the owners, in a transaction of
+ * queue_begin(): they are `running` under the incarnation when that commits.
+ * A List of ClaimedJob in cxt, in no order.
+ */
+List *
+queue_claim(const BoardClaim *claims, int nclaims, uint64 incarnation,
+			MemoryContext cxt)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {OIDARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT8OID};
+	Datum		values[4];
+	List	   *jobs = NIL;
+	MemoryContext old;
+
+	values[0] = claim_arrays(claims, nclaims, &values[1], &values[2]);
+	values[3] = Int64GetDatum((int64) incarnation);
+	if (SPI_execute_plan(queue_plan(&plan, claim_sql, 4, types), values, NULL,
+						 false, 0) != SPI_OK_UPDATE_RETURNING)
+		elog(ERROR, "could not claim jobs");
+	old = MemoryContextSwitchTo(cxt);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		jobs = lappend(jobs, read_job(SPI_tuptable->vals[i],
+									  SPI_tuptable->tupdesc));
+	MemoryContextSwitchTo(old);
+	SPI_freetuptable(SPI_tuptable);
+	return jobs;
+}
+
+/*
+ * The pinned closure with that sha256, in cxt; NULL when it is gone.  In a
+ * transaction of queue_begin().
+ */
+Jsonb *
+queue_definition(const uint8 *hash, MemoryContext cxt)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {BYTEAOID};
+	bytea	   *key = palloc(VARHDRSZ + DEFINITION_HASH_LEN);
+	Datum		values[] = {PointerGetDatum(key)};
+	Jsonb	   *body = NULL;
+	bool		isnull;
+
+	SET_VARSIZE(key, VARHDRSZ + DEFINITION_HASH_LEN);
+	memcpy(VARDATA(key), hash, DEFINITION_HASH_LEN);
+	if (SPI_execute_plan(queue_plan(&plan, definition_sql, 1, types), values,
+						 NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read a definition");
+	if (SPI_processed > 0)
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		body = DatumGetJsonbPCopy(SPI_getbinval(SPI_tuptable->vals[0],
+												SPI_tuptable->tupdesc, 1,
+												&isnull));
+		MemoryContextSwitchTo(old);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return body;
+}

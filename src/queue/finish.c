@@ -1,0 +1,187 @@
+/*
+ * finish.c
+ *	  A caller is done with jobs: they have ended, or wait for a later time.
+ *
+ * Nobody else changes the row of a running job, but somebody may have locked
+ * it (pg_dump does not, SELECT ... FOR UPDATE by a superuser does).  A locked
+ * row is skipped and its end written at a later time, so that one person's
+ * transaction holds up one job.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "queue/queue.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+/*
+ * worker is set while a job runs, and only then.  IS NOT DISTINCT FROM keeps
+ * the planner off the index on it, which leads to all jobs of this worker.
+ */
+static const char finish_sql[] =
+"WITH mine AS MATERIALIZED ("
+" SELECT e.id, e.state, e.output, e.error, e.run_at"
+" FROM unnest($1, $2, $3, $4, $5) AS e(id, state, output, error, run_at),"
+" LATERAL (SELECT FROM chaincall.job q WHERE q.id = e.id AND q.worker IS NOT DISTINCT FROM $6"
+"   FOR UPDATE SKIP LOCKED) j)"
+" UPDATE chaincall.job u SET state = m.state, output = m.output, error = m.error, worker = NULL,"
+" run_at = CASE WHEN m.state = 'waiting' THEN m.run_at ELSE u.run_at END,"
+" finished_at = CASE WHEN m.state IN ('waiting', 'queued') THEN NULL ELSE pg_catalog.clock_timestamp() END"
+" FROM mine m WHERE u.id = m.id RETURNING u.id";
+
+static const char still_sql[] =
+"SELECT q.id FROM pg_catalog.unnest($1) AS e(id), chaincall.job q"
+" WHERE q.id = e.id AND q.worker IS NOT DISTINCT FROM $2";
+
+typedef struct Column
+{
+	Datum	   *values;
+	bool	   *nulls;
+} Column;
+
+static Column
+column_make(int n)
+{
+	Column		column = {palloc(n * sizeof(Datum)), palloc0(n * sizeof(bool))};
+
+	return column;
+}
+
+static Datum
+column_array(const Column *column, int n, Oid type, int16 len, bool byval,
+			 char align)
+{
+	int			lower = 1;
+
+	return PointerGetDatum(construct_md_array(column->values, column->nulls,
+											  1, &n, &lower, type, len, byval,
+											  align));
+}
+
+static void
+column_set_json(Column *column, int i, Jsonb *value)
+{
+	column->nulls[i] = value == NULL;
+	column->values[i] = JsonbPGetDatum(value);
+}
+
+static Datum
+id_array(JobEnd **ends, int n)
+{
+	Column		ids = column_make(n);
+
+	for (int i = 0; i < n; i++)
+		ids.values[i] = UUIDPGetDatum(&ends[i]->job);
+	return column_array(&ids, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR);
+}
+
+/* Sets a flag of the ends whose ids the last statement gave. */
+static void
+mark_ends(JobEnd **ends, int n, bool *(*flag) (JobEnd *end))
+{
+	SPITupleTable *table = SPI_tuptable;
+
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		pg_uuid_t  *id = DatumGetUUIDP(SPI_getbinval(table->vals[i],
+													  table->tupdesc, 1,
+													  &isnull));
+
+		for (int k = 0; k < n; k++)
+		{
+			/* rows come in the order of the array, or nearly */
+			int			at = (int) ((i + k) % n);
+
+			if (memcmp(id, &ends[at]->job, UUID_LEN) == 0)
+			{
+				*flag(ends[at]) = true;
+				break;
+			}
+		}
+	}
+	SPI_freetuptable(table);
+}
+
+static bool *
+flag_done(JobEnd *end)
+{
+	return &end->done;
+}
+
+static bool *
+flag_lost(JobEnd *end)
+{
+	return &end->lost;
+}
+
+/* Whose row is not locked, but no longer ours or no longer there? */
+static void
+find_lost(JobEnd **ends, int n, uint64 incarnation)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {UUIDARRAYOID, INT8OID};
+	Datum		values[] = {id_array(ends, n), Int64GetDatum((int64) incarnation)};
+
+	for (int i = 0; i < n; i++)
+		ends[i]->lost = false;
+	if (SPI_execute_plan(queue_plan(&plan, still_sql, 2, types), values, NULL,
+						 false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for jobs");
+	/* those that are found are locked; the rest is lost */
+	mark_ends(ends, n, flag_lost);
+	for (int i = 0; i < n; i++)
+		ends[i]->lost = !ends[i]->lost && !ends[i]->done;
+}
+
+/*
+ * Writes the ends of jobs that the incarnation owns, in a transaction of
+ * queue_begin().  Sets done of those that were written, lost of those that
+ * are not ours any more; the others are locked by somebody: try again later.
+ */
+void
+queue_finish(JobEnd **ends, int n, uint64 incarnation)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {
+		UUIDARRAYOID, TEXTARRAYOID, JSONBARRAYOID, JSONBARRAYOID,
+		TIMESTAMPTZARRAYOID, INT8OID
+	};
+	Datum		values[6];
+	Column		states = column_make(n);
+	Column		outputs = column_make(n);
+	Column		errors = column_make(n);
+	Column		times = column_make(n);
+
+	for (int i = 0; i < n; i++)
+	{
+		ends[i]->done = ends[i]->lost = false;
+		states.values[i] = CStringGetTextDatum(ends[i]->state);
+		column_set_json(&outputs, i, ends[i]->output);
+		column_set_json(&errors, i, ends[i]->error);
+		times.nulls[i] = ends[i]->run_at == 0;
+		times.values[i] = TimestampTzGetDatum(ends[i]->run_at);
+	}
+	values[0] = id_array(ends, n);
+	values[1] = column_array(&states, n, TEXTOID, -1, false, TYPALIGN_INT);
+	values[2] = column_array(&outputs, n, JSONBOID, -1, false, TYPALIGN_INT);
+	values[3] = column_array(&errors, n, JSONBOID, -1, false, TYPALIGN_INT);
+	values[4] = column_array(&times, n, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL,
+							 TYPALIGN_DOUBLE);
+	values[5] = Int64GetDatum((int64) incarnation);
+	if (SPI_execute_plan(queue_plan(&plan, finish_sql, 6, types), values, NULL,
+						 false, 0) != SPI_OK_UPDATE_RETURNING)
+		elog(ERROR, "could not finish jobs");
+	if (SPI_processed < (uint64) n)
+	{
+		mark_ends(ends, n, flag_done);
+		find_lost(ends, n, incarnation);
+	}
+	else
+	{
+		SPI_freetuptable(SPI_tuptable);
+		for (int i = 0; i < n; i++)
+			ends[i]->done = true;
+	}
+}

@@ -1,0 +1,148 @@
+/*
+ * queue.c
+ *	  Transactions of chaincall's own.
+ *
+ * A worker starts with the settings that non-superusers may choose for their
+ * database (ALTER DATABASE / ROLE ... SET), so nothing is taken as it is found:
+ * what decides which objects our SQL means, whether it may write, how long it
+ * waits and whether its commit is durable is set here, in every transaction.
+ * Setting a parameter costs microseconds, so it is done only where the value
+ * is not the wanted one already.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "queue/queue.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+
+typedef struct Wanted
+{
+	const char *name;
+	const char *value;
+} Wanted;
+
+/* In every transaction of a worker. */
+static const Wanted wanted[] = {
+	{"search_path", "pg_catalog, pg_temp"},
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_deferrable", "off"},
+	{"row_security", "on"},
+	{"lock_timeout", "10s"},
+	{"statement_timeout", "0"},
+	{"idle_in_transaction_session_timeout", "0"},
+	{"session_replication_role", "origin"},
+	{"check_function_bodies", "off"},
+	/* plans for tables whose statistics say nothing of the next minute */
+	{"plan_cache_mode", "force_generic_plan"},
+	{"enable_seqscan", "off"},
+	{"enable_bitmapscan", "off"},
+	{"enable_hashjoin", "off"},
+	{"enable_mergejoin", "off"},
+	{"enable_indexscan", "on"},
+	{"enable_indexonlyscan", "on"},
+	{"enable_nestloop", "on"},
+	{"enable_sort", "on"},
+	{"enable_partition_pruning", "on"},
+	{"jit", "off"},
+	{"max_parallel_workers_per_gather", "0"},
+};
+
+/*
+ * Forces the settings that chaincall's own SQL relies on, for the rest of this
+ * process's life or until somebody changes them.  For workers that run no
+ * user's code; an executor sets its own around its checkpoints.
+ */
+void
+queue_settings(void)
+{
+	for (int i = 0; i < (int) lengthof(wanted); i++)
+	{
+		const char *now = GetConfigOption(wanted[i].name, true, false);
+
+		if (now == NULL || strcmp(now, wanted[i].value) == 0)
+			continue;
+		(void) set_config_option(wanted[i].name, wanted[i].value,
+								 PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SET,
+								 true, 0, false);
+	}
+}
+
+/* The same, in the first transaction of a worker only. */
+void
+queue_settings_once(void)
+{
+	static bool applied = false;
+
+	/* nothing between two transactions of a worker can change them */
+	if (!applied)
+		queue_settings();
+	applied = true;
+}
+
+/*
+ * Begins a transaction with a snapshot and SPI connected; end it with
+ * queue_commit(), after an error with queue_abort().
+ */
+void
+queue_begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	queue_settings_once();
+	XactIsoLevel = XACT_READ_COMMITTED;
+	XactReadOnly = false;
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+/*
+ * Ends it.  durable: on return what was written has reached the disk, and the
+ * standbys that are waited for; else it may be lost by a crash of the whole
+ * cluster within the next moments.
+ */
+void
+queue_commit(bool durable)
+{
+	PopActiveSnapshot();
+	SPI_finish();
+	if (!durable)
+		synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+	else if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+		synchronous_commit = SYNCHRONOUS_COMMIT_ON;
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+}
+
+/* Ends it after an error that has been caught. */
+void
+queue_abort(void)
+{
+	AbortCurrentTransaction();
+	pgstat_report_stat(false);
+}
+
+/*
+ * The plan of one of our statements, prepared once in this process's life.
+ * kept: a static variable of the caller.
+ */
+SPIPlanPtr
+queue_plan(SPIPlanPtr *kept, const char *sql, int nargs, Oid *types)
+{
+	if (*kept == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(sql, nargs, types);
+
+		if (plan == NULL)
+			elog(ERROR, "could not prepare a statement: %s",
+				 SPI_result_code_string(SPI_result));
+		(void) SPI_keepplan(plan);
+		*kept = plan;
+	}
+	return *kept;
+}

@@ -1,0 +1,461 @@
+/*
+ * caller.c
+ *	  The process that runs jobs: thousands of model calls at once, no user's
+ *	  code at all.
+ *
+ * One loop, one thread:
+ *
+ *		claim ─► drive jobs, owner by owner ─► commit ─► let the network work
+ *		  ▲       (in a short transaction        │           │
+ *		  │        for look-ups only)            │           │
+ *		  └──── wake-up, room ◄──────────────────┴── answers ┘
+ *
+ * No transaction is open and no snapshot is held while it lets the network
+ * work or sleeps.  A job belongs to the caller that claimed it until its end
+ * or its parking; what is durable is in chaincall.job and chaincall.span, so
+ * dying here loses no more than answers that are not committed.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/clock.h"
+#include "base/settings.h"
+#include "base/shared.h"
+#include "base/touch.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "queue/message.h"
+#include "storage/ipc.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "worker/caller.h"
+#include "worker/worker.h"
+
+/* Jobs are driven so long before the network is looked at again. */
+#define SLICE_US 2000
+
+/*
+ * A claim costs a millisecond, whatever it finds: with so many jobs in hand
+ * the next one waits a little, and longer where no owner may have more.
+ */
+#define CLAIM_JOBS 50
+#define CLAIM_PAUSE_US 2000
+#define CLAIM_FULL_PAUSE_US 5000
+
+#define FAULT_PAUSE_US 1000000
+#define MAX_OWNERS_A_CLAIM 256
+
+PGDLLEXPORT void chaincall_caller_main(Datum arg);
+
+Caller		caller;
+
+static MemoryContext scratch;	/* reset each turn */
+static int64 claim_after_us = 0;
+
+/* ---- the turn's transaction ---- */
+
+/* Begins a transaction for look-ups in the catalog, unless there is one. */
+void
+caller_transaction(void)
+{
+	if (caller.in_transaction)
+		return;
+	StartTransactionCommand();
+	queue_settings_once();
+	MemoryContextSwitchTo(scratch);
+	caller.in_transaction = true;
+}
+
+/* Ends it. */
+void
+caller_transaction_end(void)
+{
+	if (!caller.in_transaction)
+		return;
+	caller.in_transaction = false;
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(scratch);
+}
+
+/* ---- claims ---- */
+
+typedef struct Claimed
+{
+	List	   *jobs;			/* of ClaimedJob */
+	List	   *checkpoints;	/* of List of Checkpoint, one a job */
+	List	   *closures;		/* of ClosureRead: definitions not known yet */
+} Claimed;
+
+typedef struct ClosureRead
+{
+	uint8		hash[DEFINITION_HASH_LEN];
+	Jsonb	   *closure;
+} ClosureRead;
+
+static bool
+is_read(List *closures, const uint8 *hash)
+{
+	ListCell   *lc;
+
+	foreach(lc, closures)
+	{
+		if (memcmp(((ClosureRead *) lfirst(lc))->hash, hash,
+				   DEFINITION_HASH_LEN) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Claims jobs and reads what is stored for them, in one transaction. */
+static void
+read_claim(BoardClaim *claims, int nclaims, Claimed *claimed)
+{
+	ListCell   *lc;
+	MemoryContext old;
+
+	queue_begin();
+	claimed->jobs = queue_claim(claims, nclaims, caller.incarnation, scratch);
+	foreach(lc, claimed->jobs)
+	{
+		ClaimedJob *job = lfirst(lc);
+		List	   *checkpoints = NIL;
+
+		if (job->resumed)
+			checkpoints = queue_checkpoints(&job->id, scratch);
+		old = MemoryContextSwitchTo(scratch);
+		claimed->checkpoints = lappend(claimed->checkpoints, checkpoints);
+		MemoryContextSwitchTo(old);
+		if (!job_knows_definition(job->definition) &&
+			!is_read(claimed->closures, job->definition))
+		{
+			ClosureRead *read = MemoryContextAlloc(scratch,
+												   sizeof(ClosureRead));
+
+			memcpy(read->hash, job->definition, DEFINITION_HASH_LEN);
+			read->closure = queue_definition(job->definition, scratch);
+			old = MemoryContextSwitchTo(scratch);
+			claimed->closures = lappend(claimed->closures, read);
+			MemoryContextSwitchTo(old);
+		}
+	}
+	/* if a crash forgets the claim, the job is queued as it was */
+	queue_commit(false);
+	MemoryContextSwitchTo(scratch);
+}
+
+/* Tells the board what was found of each owner. */
+static void
+settle_claim(const BoardClaim *claims, int nclaims, const Claimed *claimed)
+{
+	for (int i = 0; i < nclaims; i++)
+	{
+		int			n = 0;
+		int			started = 0;
+		TimestampTz last = claims[i].mark;
+		ListCell   *lc;
+
+		if (claims[i].quota <= 0)
+			continue;
+		foreach(lc, claimed->jobs)
+		{
+			const ClaimedJob *job = lfirst(lc);
+
+			if (job->owner != claims[i].owner)
+				continue;
+			n++;
+			started += !job->resumed;
+			last = Max(last, job->rank);
+		}
+		board_settle(&claims[i], n < claims[i].quota, last);
+		if (started > 0)
+			board_started(claims[i].owner, started);
+	}
+}
+
+static void
+begin_claimed(Claimed *claimed)
+{
+	ListCell   *lc;
+	ListCell   *checkpoints;
+
+	caller_transaction();
+	foreach(lc, claimed->closures)
+	{
+		ClosureRead *read = lfirst(lc);
+
+		job_keep_definition(read->hash, read->closure);
+	}
+	forboth(lc, claimed->jobs, checkpoints, claimed->checkpoints)
+		job_begin(lfirst(lc), lfirst(checkpoints));
+	pg_atomic_fetch_add_u64(&my_worker->jobs, list_length(claimed->jobs));
+}
+
+/* The owners with a quota, moved to the front; how many there are. */
+static int
+pack_claims(BoardClaim *claims, int n)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (claims[i].quota > 0)
+			claims[kept++] = claims[i];
+	}
+	return kept;
+}
+
+/* Claims what there is room for. */
+static void
+claim(void)
+{
+	static BoardClaim claims[MAX_OWNERS_A_CLAIM];
+	Claimed		claimed = {NIL};
+	int			n;
+
+	if (clock_us() < claim_after_us || !board_has_work())
+		return;
+	n = board_take(claims, MAX_OWNERS_A_CLAIM);
+	(void) window_quotas(claims, n);
+	n = pack_claims(claims, n);
+	if (n == 0)
+	{
+		claim_after_us = clock_us() + CLAIM_FULL_PAUSE_US;
+		return;
+	}
+	caller_transaction_end();
+	read_claim(claims, n, &claimed);
+	settle_claim(claims, n, &claimed);
+	/* what is left is for whoever has nothing to do */
+	if (board_has_work())
+		worker_wake_idle_caller(MyDatabaseId);
+	if (claimed.jobs == NIL || caller.njobs >= CLAIM_JOBS)
+		claim_after_us = clock_us() + CLAIM_PAUSE_US;
+	if (claimed.jobs != NIL)
+		begin_claimed(&claimed);
+}
+
+/* ---- what comes from others ---- */
+
+static void
+take_messages(void)
+{
+	pg_uuid_t	id;
+	MessageKind kind;
+
+	while (message_take(&id, &kind))
+		job_interrupt(&id, kind == MESSAGE_EXPIRE);
+}
+
+static void
+take_answers(void)
+{
+	StepAnswer	answer;
+
+	while (handover_collect(&answer))
+		jobtask_answer(&answer);
+}
+
+/* ---- driving ---- */
+
+/* A job whose driving has failed in a way that no plan knows of. */
+static void
+fail_driven(pg_uuid_t *id, ErrorData *edata)
+{
+	Job		   *job = window_find(id);
+	StepError  *error = step_error_from(edata);
+
+	if (job != NULL)
+		job_end_as(job, "failed", error);
+}
+
+static void
+drive(Job *job)
+{
+	pg_uuid_t	id = job->id;
+
+	touch_job(&id);
+	PG_TRY();
+	{
+		job_drive(job);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(scratch);
+		edata = CopyErrorData();
+		if (edata->elevel > ERROR ||
+			ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+			PG_RE_THROW();
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		caller.in_transaction = false;
+		MemoryContextSwitchTo(scratch);
+		caller_transaction();
+		fail_driven(&id, edata);
+	}
+	PG_END_TRY();
+	touch_clear();
+}
+
+/* Drives jobs that have something to do, owner by owner, for a slice. */
+static void
+drive_ready(void)
+{
+	int64		until_us = clock_us() + SLICE_US;
+	Job		   *job;
+
+	while ((job = window_next()) != NULL)
+	{
+		caller_transaction();
+		drive(job);
+		CHECK_FOR_INTERRUPTS();
+		if (clock_us() >= until_us)
+			break;
+	}
+}
+
+/* ---- the loop ---- */
+
+static bool
+has_ready(void)
+{
+	return !dlist_is_empty(&caller.turns);
+}
+
+/* Is anything going on that is worth waiting for before a commit? */
+static bool
+is_busy(void)
+{
+	return has_ready() || call_live(caller.calls) > 0;
+}
+
+/* Says whether a wake-up should come here, and whether more callers would help. */
+static void
+tell_room(bool resting)
+{
+	bool		room = caller.njobs - caller.nwaiting < setting_caller_window;
+
+	(void) pg_atomic_exchange_u32(&my_worker->idle, resting && room ? 1 : 0);
+	worker_set_full(!room && board_has_work());
+}
+
+/* Lets the network work, or sleeps, until there is something to do. */
+static void
+wait_for_work(void)
+{
+	int64		until_us = Min(window_first_timer(), save_due(is_busy()));
+	int64		now = clock_us();
+
+	/* a wake-up comes here from now on; what came before shows on the board */
+	tell_room(true);
+	if (board_has_work())
+		until_us = Min(until_us, claim_after_us);
+	if (has_ready() || until_us <= now)
+		until_us = 0;
+	pgstat_report_activity(STATE_IDLE, NULL);
+	if (call_live(caller.calls) > 0)
+	{
+		touch_clear();
+		(void) call_turn(caller.calls, until_us);
+	}
+	else if (until_us > 0)
+		worker_sleep(until_us == CLOCK_NEVER ? -1 :
+					 (long) Min((until_us - now + 999) / 1000, 60000));
+	pg_atomic_write_u32(&my_worker->idle, 0);
+	pg_atomic_write_u32(&my_worker->calls_now, call_live(caller.calls));
+}
+
+static void
+turn(void)
+{
+	MemoryContextReset(scratch);
+	MemoryContextSwitchTo(scratch);
+	take_messages();
+	take_answers();
+	claim();
+	window_fire_timers(clock_us());
+	window_feed_starved();
+	drive_ready();
+	caller_transaction_end();
+	if (save_due(is_busy()) <= clock_us())
+		save_commit();
+	window_offer_held();
+	handover_check();
+	MemoryContextSwitchTo(scratch);
+	wait_for_work();
+}
+
+/* Does the error say that the extension is not there any more? */
+static bool
+is_gone(int sqlstate)
+{
+	return (sqlstate == ERRCODE_UNDEFINED_TABLE ||
+			sqlstate == ERRCODE_UNDEFINED_SCHEMA ||
+			sqlstate == ERRCODE_UNDEFINED_OBJECT ||
+			sqlstate == ERRCODE_UNDEFINED_COLUMN) &&
+		!worker_extension_usable();
+}
+
+/*
+ * After an error that no job is to blame for: what was open is closed, and the
+ * loop goes on a while later.  Where the extension is gone, so are we.
+ */
+static void
+recover(void)
+{
+	ErrorData  *edata;
+
+	MemoryContextSwitchTo(scratch);
+	edata = CopyErrorData();
+	if (edata->elevel > ERROR ||
+		ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		PG_RE_THROW();
+	EmitErrorReport();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	caller.in_transaction = false;
+	touch_clear();
+	claim_after_us = clock_us() + FAULT_PAUSE_US;
+	if (is_gone(edata->sqlerrcode))
+		proc_exit(0);
+}
+
+static void
+guarded_turn(void)
+{
+	PG_TRY();
+	{
+		turn();
+	}
+	PG_CATCH();
+	{
+		recover();
+	}
+	PG_END_TRY();
+}
+
+/* Main function of a caller. */
+void
+chaincall_caller_main(Datum arg)
+{
+	worker_start(WORKER_CALLER);
+	caller.cxt = AllocSetContextCreate(TopMemoryContext, "chaincall caller",
+									   ALLOCSET_DEFAULT_SIZES);
+	scratch = AllocSetContextCreate(caller.cxt, "chaincall turn",
+									ALLOCSET_DEFAULT_SIZES);
+	caller.incarnation = my_worker->incarnation;
+	MemoryContextSwitchTo(caller.cxt);
+	caller.calls = call_group_create(&job_guards);
+	window_make();
+	while (worker_turn())
+		guarded_turn();
+
+	/* its jobs are recovered by the maintainer, at once */
+	caller_transaction_end();
+	if (save_pending())
+		save_commit();
+	proc_exit(0);
+}

@@ -1,0 +1,195 @@
+/*
+ * caller.h
+ *	  What the files of a caller share.
+ *
+ *	caller.c   the loop: claims, turns, time
+ *	window.c   the jobs in hand: whose turn it is, how many may be claimed
+ *	jobrun.c   one job in hand, from its claim to its end
+ *	jobtask.c  what its plan asks for: model calls, orders, waits
+ *	save.c     what is to be written, and its commits
+ *	bounded.c  expressions and checks: errors caught, time bounded
+ *
+ * Nobody else includes this.
+ */
+#ifndef CHAINCALL_CALLER_H
+#define CHAINCALL_CALLER_H
+
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "call/call.h"
+#include "chain/pin.h"
+#include "chain/plan.h"
+#include "lib/ilist.h"
+#include "lib/pairingheap.h"
+#include "queue/queue.h"
+#include "trace/air.h"
+#include "trace/trace.h"
+#include "utils/hsearch.h"
+#include "worker/handover.h"
+
+typedef struct Job Job;
+
+/* Whose jobs this caller has in hand; owners take turns. */
+typedef struct JobOwner
+{
+	Oid			owner;			/* hash key */
+	int			njobs;			/* in the window */
+	int			norders;		/* of these, jobs that only wait for executors */
+	dlist_head	ready;			/* Jobs with something to do */
+	dlist_node	turn;			/* in caller.turns while ready is not empty */
+	bool		in_turn;
+} JobOwner;
+
+/* What a job's plan has asked for and has not been told the end of. */
+typedef struct JobTask
+{
+	Job		   *job;
+	Task	   *task;
+	dlist_node	node;			/* in one of the job's lists */
+	bool		listed;
+	Call	   *call;
+	Ticket	   *ticket;
+	AirEntry   *air;			/* of an order */
+	int			stored;			/* highest try that is stored of this path */
+	int			failures;		/* attempts that ended badly, this life's */
+	int			deaths;			/* executors that died of it */
+	SpanRow    *success;		/* of a model call, but for the output */
+	Jsonb	   *output;			/* what came of it, in the task's context */
+	StepError  *error;
+} JobTask;
+
+typedef enum JobPhase
+{
+	JOB_RUNNING,
+	JOB_CONVERTING,				/* its output becomes a value of its type */
+	JOB_ENDED					/* its end is being written */
+} JobPhase;
+
+struct Job
+{
+	pg_uuid_t	id;				/* hash key of caller.jobs, via JobEntry */
+	JobPhase	phase;
+	MemoryContext cxt;
+	JobOwner   *owner;
+	TimestampTz expires_at;
+	Pinned	   *pinned;
+	ChainPlan  *plan;
+	Trace	   *trace;
+	CallRun		run;
+	HTAB	   *checkpoints;	/* path → Checkpoint; NULL: none */
+	AirEntry   *air;
+	dlist_node	ready;			/* in owner->ready */
+	bool		is_ready;
+	/* JobTasks; each is in one list from its start on */
+	dlist_head	calls;			/* in the air, backoffs included */
+	dlist_head	waits;			/* of wait steps */
+	dlist_head	held;			/* not yet handed over */
+	dlist_head	orders;			/* handed over */
+	dlist_head	ended;			/* whose end the plan shall be told */
+	dlist_node	hold;			/* in caller.holding while held is not empty */
+	bool		is_holding;
+	int			ncalls;
+	int			norders;		/* handed over or held */
+	bool		only_orders;	/* counted in caller.nwaiting */
+	int			unsaved;		/* spans that are not committed */
+	bool		starved;		/* wants to start calls; there was no room */
+	dlist_node	hunger;			/* in caller.starved while starved */
+	int64		outcomes;		/* told to the plan so far */
+	int64		weigh_at;		/* outcomes at which memory is looked at next */
+	JobTask    *conversion;		/* of its output */
+	Jsonb	   *output;			/* its end, once it has one */
+	int64		wake_us;		/* its own next event */
+	/* when it is driven though nothing comes */
+	int64		timer_us;
+	bool		has_timer;
+	pairingheap_node timer;
+};
+
+typedef struct Caller
+{
+	MemoryContext cxt;
+	uint64		incarnation;
+	CallGroup  *calls;
+	HTAB	   *jobs;			/* id → Job */
+	HTAB	   *owners;
+	int			njobs;
+	int			nwaiting;		/* of these, jobs that only wait for executors */
+	dlist_head	turns;			/* JobOwners with ready jobs */
+	dlist_head	holding;		/* Jobs with orders not yet handed over */
+	dlist_head	starved;		/* Jobs that wait for room in the air */
+	pairingheap timers;
+	bool		in_transaction;	/* the turn's, for the catalog */
+} Caller;
+
+/* What an earlier life has left at a path. */
+typedef struct JobCheckpoint
+{
+	char	   *path;			/* hash key */
+	Jsonb	   *output;			/* NULL: no success */
+	int			failures;		/* highest try stored */
+	int			used;			/* attempts used up */
+} JobCheckpoint;
+
+extern Caller caller;
+
+/* window.c */
+extern void window_make(void);
+extern void window_add(Job *job, Oid owner);
+extern Job *window_find(const pg_uuid_t *id);
+extern void window_remove(Job *job);
+extern void window_ready(Job *job);
+extern Job *window_next(void);
+extern void window_set_timer(Job *job, int64 when_us);
+extern int64 window_first_timer(void);
+extern void window_fire_timers(int64 now_us);
+extern void window_hold(Job *job);
+extern void window_unhold(Job *job);
+extern void window_weigh_orders(Job *job);
+extern void window_starve(Job *job, bool starved);
+extern void window_feed_starved(void);
+extern void window_offer_held(void);
+extern int	window_quotas(BoardClaim *claims, int n);
+
+/* caller.c */
+extern void caller_transaction(void);
+extern void caller_transaction_end(void);
+
+/* jobrun.c */
+extern void job_begin(ClaimedJob *claimed, List *checkpoints);
+extern bool job_knows_definition(const uint8 *hash);
+extern void job_keep_definition(const uint8 *hash, Jsonb *closure);
+extern void job_drive(Job *job);
+extern void job_end_as(Job *job, const char *state, StepError *error);
+extern void job_interrupt(const pg_uuid_t *id, bool expired);
+extern void job_saved(Job *job, int spans);
+
+/* jobtask.c */
+extern const CallGuards job_guards;
+extern const PlanOps job_plan_ops;
+extern void jobtask_sink(Trace *trace, Span *span);
+extern void jobtask_start(Job *job, Task *task);
+extern void jobtask_convert_output(Job *job);
+extern bool jobtask_tell(Job *job);
+extern void jobtask_check_execute(Job *job, const char *signature);
+extern uint32 jobtask_path_hash(const void *key, Size size);
+extern int	jobtask_path_match(const void *a, const void *b, Size size);
+extern bool jobtask_offer_held(Job *job);
+extern void jobtask_answer(const StepAnswer *answer);
+extern void jobtask_end_waits(Job *job);
+extern int64 jobtask_next_wait(Job *job);
+extern void jobtask_drop(JobTask *jt);
+
+/* save.c */
+extern void save_span(Job *job, SpanRow *row);
+extern MemoryContext save_context(void);
+extern void save_end(JobEnd *end, Oid owner);
+extern bool save_pending(void);
+extern int64 save_due(bool busy);
+extern void save_commit(void);
+extern void save_orphan(Job *job);
+
+/* bounded.c */
+extern StepError *bounded_run(void (*work) (void *), void *arg, bool slow);
+
+#endif							/* CHAINCALL_CALLER_H */

@@ -1,0 +1,331 @@
+/*
+ * handover_queue.c
+ *	  Orders in line for executors, by database and owner, and how many
+ *	  executors they need.
+ *
+ * First come, first served within an owner.  Which owner gets an executor is
+ * the launcher's matter: handover_wanted() names the one that waits longest
+ * and has none, then those whose lines are long.
+ */
+#include "postgres.h"
+
+#include "base/settings.h"
+#include "base/shared.h"
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+#include "worker/executor.h"
+#include "worker/handover_private.h"
+#include "worker/handover_wire.h"
+
+/* This many orders in line an executor, waiting this long, ask for another. */
+#define LONG_LINE 8
+#define LONG_WAIT_MS 10
+
+/* An executor that was asked for and has not come is asked for again. */
+#define ASK_AGAIN_MS 1000
+
+/* ---- the lines; under the lock ---- */
+
+/* Puts the slot at the end of its owner's line. */
+void
+owner_queue_append(int slot)
+{
+	OrderSlot  *order = &handover->slots[slot];
+	QueueKey	key = {order->database, order->owner};
+	bool		found;
+	OwnerQueue *queue = hash_search(handover_queues, &key, HASH_ENTER, &found);
+
+	if (!found)
+	{
+		queue->head = queue->tail = -1;
+		queue->count = queue->asked = 0;
+		queue->asked_at = 0;
+	}
+	order->prev = queue->tail;
+	order->next = -1;
+	if (queue->tail < 0)
+		queue->head = slot;
+	else
+		handover->slots[queue->tail].next = slot;
+	queue->tail = slot;
+	queue->count++;
+}
+
+/* Takes the slot out of its owner's line. */
+void
+owner_queue_unlink(int slot)
+{
+	OrderSlot  *order = &handover->slots[slot];
+	QueueKey	key = {order->database, order->owner};
+	OwnerQueue *queue = hash_search(handover_queues, &key, HASH_FIND, NULL);
+
+	if (order->prev >= 0)
+		handover->slots[order->prev].next = order->next;
+	else
+		queue->head = order->next;
+	if (order->next >= 0)
+		handover->slots[order->next].prev = order->prev;
+	else
+		queue->tail = order->prev;
+	if (--queue->count == 0)
+		(void) hash_search(handover_queues, &key, HASH_REMOVE, NULL);
+}
+
+/* Takes the first slot of the owner's line; -1: there is none. */
+int
+owner_queue_pop(Oid database, Oid owner)
+{
+	QueueKey	key = {database, owner};
+	OwnerQueue *queue = hash_search(handover_queues, &key, HASH_FIND, NULL);
+	int			slot;
+
+	if (queue == NULL)
+		return -1;
+	slot = queue->head;
+	owner_queue_unlink(slot);
+	return slot;
+}
+
+/* An executor of that role is there now. */
+void
+owner_queue_served(Oid database, Oid owner)
+{
+	QueueKey	key = {database, owner};
+	OwnerQueue *queue = hash_search(handover_queues, &key, HASH_FIND, NULL);
+
+	if (queue != NULL && queue->asked > 0)
+		queue->asked--;
+}
+
+/* ---- waking; not under the lock ---- */
+
+/* Wakes an idle executor of the role; returns how many there are, -1: woken. */
+static int
+wake_executor(Oid database, Oid role)
+{
+	int			n = 0;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (int i = 0; i < shared->nworkers; i++)
+	{
+		WorkerSlot *worker = &shared->workers[i];
+
+		if (worker->kind != WORKER_EXECUTOR || worker->database != database ||
+			worker->role != role)
+			continue;
+		n++;
+		if (pg_atomic_read_u32(&worker->idle) != 0 &&
+			pg_atomic_exchange_u32(&worker->idle, 0) != 0)
+		{
+			SetLatch(worker->latch);
+			n = -1;
+			break;
+		}
+	}
+	LWLockRelease(shared->lock);
+	return n;
+}
+
+/* Whether the launcher is to be told that the line is long; once in a while. */
+static bool
+line_is_long(Oid database, Oid owner, int executors)
+{
+	QueueKey	key = {database, owner};
+	TimestampTz now = GetCurrentTimestamp();
+	OwnerQueue *queue;
+	bool		tell;
+
+	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
+	queue = hash_search(handover_queues, &key, HASH_FIND, NULL);
+	tell = queue != NULL && queue->count > executors * LONG_LINE &&
+		TimestampDifferenceExceeds(handover->launcher_woken, now,
+								   LONG_WAIT_MS);
+	if (tell)
+		handover->launcher_woken = now;
+	LWLockRelease(&handover->lock);
+	return tell;
+}
+
+/*
+ * An order was offered: somebody has to take it.  Idle executors of other
+ * roles are woken where there is none of its own: they may be in its place.
+ */
+void
+owner_queue_wake(Oid database, Oid owner)
+{
+	int			executors = wake_executor(database, owner);
+
+	if (executors == 0)
+	{
+		worker_wake_launcher();
+		worker_wake(WORKER_EXECUTOR, database);
+	}
+	else if (executors > 0 && executors < setting_max_executors &&
+			 line_is_long(database, owner, executors))
+		worker_wake_launcher();
+}
+
+/* ---- what the launcher asks ---- */
+
+/* How many more executors the line needs. */
+static int
+executors_missing(OwnerQueue *queue, TimestampTz now)
+{
+	int			there = worker_count(WORKER_EXECUTOR, queue->key.database,
+									 queue->key.owner);
+	int			needed = 1;
+
+	if (TimestampDifferenceExceeds(queue->asked_at, now, ASK_AGAIN_MS))
+		queue->asked = 0;
+	if (TimestampDifferenceExceeds(handover->slots[queue->head].at, now,
+								   LONG_WAIT_MS))
+		needed = Max(there, queue->count / LONG_LINE);
+	needed = Min(Max(needed, 1), setting_max_executors);
+	return needed - there - queue->asked;
+}
+
+/*
+ * The database and role that most need one more executor; false: none does.
+ * It counts as asked for, until it comes or a second has passed.
+ */
+bool
+handover_wanted(Oid *database, Oid *role)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz longest = 0;
+	bool		longest_has = false;
+	OwnerQueue *best = NULL;
+	OwnerQueue *queue;
+	HASH_SEQ_STATUS seq;
+
+	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
+	hash_seq_init(&seq, handover_queues);
+	while ((queue = hash_seq_search(&seq)) != NULL)
+	{
+		TimestampTz since = handover->slots[queue->head].at;
+		bool		has;
+
+		if (executors_missing(queue, now) <= 0)
+			continue;
+		has = queue->asked > 0 ||
+			worker_count(WORKER_EXECUTOR, queue->key.database,
+						 queue->key.owner) > 0;
+		if (best != NULL && (has > longest_has ||
+							 (has == longest_has && since >= longest)))
+			continue;
+		best = queue;
+		longest = since;
+		longest_has = has;
+	}
+	if (best != NULL)
+	{
+		*database = best->key.database;
+		*role = best->key.owner;
+		best->asked++;
+		best->asked_at = now;
+	}
+	LWLockRelease(&handover->lock);
+	return best != NULL;
+}
+
+/*
+ * What handover_wanted() has asked for cannot be had now: it is asked for
+ * again as soon as the launcher looks again.
+ */
+void
+handover_unasked(Oid database, Oid role)
+{
+	QueueKey	key = {database, role};
+	OwnerQueue *queue;
+
+	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
+	queue = hash_search(handover_queues, &key, HASH_FIND, NULL);
+	if (queue != NULL && queue->asked > 0)
+		queue->asked--;
+	LWLockRelease(&handover->lock);
+}
+
+/* Does another role of the database have orders and no executor? */
+bool
+handover_other_role_waits(Oid database, Oid role)
+{
+	bool		waits = false;
+	OwnerQueue *queue;
+	HASH_SEQ_STATUS seq;
+
+	LWLockAcquire(&handover->lock, LW_SHARED);
+	hash_seq_init(&seq, handover_queues);
+	while ((queue = hash_seq_search(&seq)) != NULL)
+	{
+		if (queue->key.database != database || queue->key.owner == role ||
+			worker_count(WORKER_EXECUTOR, database, queue->key.owner) > 0)
+			continue;
+		waits = true;
+		hash_seq_term(&seq);
+		break;
+	}
+	LWLockRelease(&handover->lock);
+	return waits;
+}
+
+/* Orders of the owner in this database that nobody has taken yet. */
+int
+handover_waiting(Oid owner)
+{
+	QueueKey	key = {MyDatabaseId, owner};
+	OwnerQueue *queue;
+	int			count;
+
+	LWLockAcquire(&handover->lock, LW_SHARED);
+	queue = hash_search(handover_queues, &key, HASH_FIND, NULL);
+	count = queue ? queue->count : 0;
+	LWLockRelease(&handover->lock);
+	return count;
+}
+
+/* The oldest order in line gets the error for an answer; false: none is there. */
+static bool
+refuse_one(Oid database, Oid role, const StringInfo bytes)
+{
+	Blocks		blocks;
+	int			slot = -1;
+
+	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
+	if (blocks_take(&blocks, bytes->len))
+	{
+		slot = owner_queue_pop(database, role);
+		if (slot < 0)
+			blocks_free(&blocks);
+	}
+	if (slot >= 0)
+	{
+		OrderSlot  *order = &handover->slots[slot];
+
+		handover->order_blocks -= order->blocks.count;
+		blocks_free(&order->blocks);
+		order->blocks = blocks;
+		blocks_write(&order->blocks, bytes->data);
+		order->lsn = 0;
+		slot_post(slot);
+		SetLatch(order->caller_latch);
+	}
+	LWLockRelease(&handover->lock);
+	return slot >= 0;
+}
+
+/*
+ * Answers all orders in line of a role with the error, for a role that can
+ * have no executor because it is gone.  Where memory is short some stay: call
+ * it again.
+ */
+void
+handover_refuse(Oid database, Oid role, const StepError *error)
+{
+	StringInfoData bytes;
+
+	initStringInfo(&bytes);
+	wire_put_answer(&bytes, NULL, error);
+	while (refuse_one(database, role, &bytes))
+		CHECK_FOR_INTERRUPTS();
+	pfree(bytes.data);
+}

@@ -1,0 +1,499 @@
+/*
+ * jobrun.c
+ *	  One job in a caller's hands, from its claim to its end.
+ *
+ * A job lives in a memory context of its own: its plan, its trace, what it has
+ * read back of an earlier life.  It is driven whenever something has come for
+ * it (an answer, a time, an order's outcome, a committed checkpoint) and then
+ * for one slice: so many starts, then others have their turn.
+ *
+ *	job_begin ─► RUNNING ─► the plan has ended ─► CONVERTING ─► job_end_as
+ *	                │  its output is of a type that SQL must make │  ▲
+ *	                └──────────── it is plain JSON ───────────────┼──┘
+ *	                └── cancelled, expired, parked, broken ───────┘
+ */
+#include "postgres.h"
+
+#include "base/error.h"
+#include "base/ids.h"
+#include "base/json.h"
+#include "base/settings.h"
+#include "base/shared.h"
+#include "base/touch.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "worker/caller.h"
+
+/* Calls and statements that a job may start before others have a turn. */
+#define SLICE 64
+
+/* A job with calls in the air is looked at so often, to see if it can be parked. */
+#define SWEEP_US 1000000
+
+/* Memory is weighed when so many outcomes have come. */
+#define WEIGH_EVERY 64
+
+#define KEPT_DEFINITIONS 256
+
+/* ---- pinned definitions ---- */
+
+typedef struct KnownDefinition
+{
+	uint8		hash[DEFINITION_HASH_LEN];	/* hash key */
+	Pinned	   *pinned;			/* NULL: it cannot be loaded */
+	StepError  *error;
+	uint64		used;			/* clock of the last use */
+} KnownDefinition;
+
+static HTAB *definitions = NULL;
+static uint64 definition_clock = 0;
+
+static void
+make_definitions(void)
+{
+	HASHCTL		ctl = {0};
+
+	ctl.keysize = DEFINITION_HASH_LEN;
+	ctl.entrysize = sizeof(KnownDefinition);
+	ctl.hcxt = caller.cxt;
+	definitions = hash_create("chaincall definitions", 64, &ctl,
+							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/* Is the definition loaded? */
+bool
+job_knows_definition(const uint8 *hash)
+{
+	return definitions != NULL &&
+		hash_search(definitions, hash, HASH_FIND, NULL) != NULL;
+}
+
+/* Frees the definition that nobody has used for longest, if there is one. */
+static void
+drop_oldest(void)
+{
+	HASH_SEQ_STATUS seq;
+	KnownDefinition *known;
+	KnownDefinition *oldest = NULL;
+
+	hash_seq_init(&seq, definitions);
+	while ((known = hash_seq_search(&seq)) != NULL)
+	{
+		if ((known->pinned == NULL || known->pinned->uses == 0) &&
+			(oldest == NULL || known->used < oldest->used))
+			oldest = known;
+	}
+	if (oldest == NULL)
+		return;
+	if (oldest->pinned != NULL)
+		pin_free(oldest->pinned);
+	(void) hash_search(definitions, oldest->hash, HASH_REMOVE, NULL);
+}
+
+typedef struct LoadArg
+{
+	const Jsonb *closure;
+	Pinned	   *pinned;
+} LoadArg;
+
+static void
+load_work(void *arg)
+{
+	LoadArg    *load = arg;
+
+	load->pinned = pin_load(load->closure);
+}
+
+/* Loads a closure; NULL: chaincall.definition does not have it. */
+void
+job_keep_definition(const uint8 *hash, Jsonb *closure)
+{
+	LoadArg		load = {closure, NULL};
+	KnownDefinition *known;
+	StepError  *error;
+	MemoryContext old;
+
+	if (definitions == NULL)
+		make_definitions();
+	if (hash_get_num_entries(definitions) >= KEPT_DEFINITIONS)
+		drop_oldest();
+	old = MemoryContextSwitchTo(caller.cxt);
+	if (closure == NULL)
+		error = step_error_make(CLASS_INPUT, "the definition of the job's chain is gone",
+								NULL, "Enqueue the job again.");
+	else
+		error = bounded_run(load_work, &load, false);
+	MemoryContextSwitchTo(old);
+	known = hash_search(definitions, hash, HASH_ENTER, NULL);
+	known->pinned = load.pinned;
+	known->error = error;
+	known->used = ++definition_clock;
+}
+
+/* ---- the beginning ---- */
+
+static void
+keep_checkpoints(Job *job, List *checkpoints)
+{
+	HASHCTL		ctl = {0};
+	ListCell   *lc;
+
+	if (checkpoints == NIL)
+		return;
+	ctl.keysize = sizeof(char *);
+	ctl.entrysize = sizeof(JobCheckpoint);
+	ctl.hash = jobtask_path_hash;
+	ctl.match = jobtask_path_match;
+	ctl.hcxt = job->cxt;
+	job->checkpoints = hash_create("chaincall checkpoints",
+								   list_length(checkpoints), &ctl,
+								   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
+								   HASH_CONTEXT);
+	foreach(lc, checkpoints)
+	{
+		Checkpoint *from = lfirst(lc);
+		MemoryContext old = MemoryContextSwitchTo(job->cxt);
+		char	   *path = pstrdup(from->path);
+		JobCheckpoint *kept = hash_search(job->checkpoints, &path, HASH_ENTER,
+										  NULL);
+
+		kept->output = from->output ? json_copy(job->cxt, from->output) : NULL;
+		kept->failures = from->failures;
+		kept->used = from->used;
+		MemoryContextSwitchTo(old);
+	}
+}
+
+static Job *
+make_job(const ClaimedJob *claimed)
+{
+	MemoryContext cxt = AllocSetContextCreate(caller.cxt, "chaincall job",
+											  ALLOCSET_SMALL_SIZES);
+	Job		   *job = MemoryContextAllocZero(cxt, sizeof(Job));
+
+	job->cxt = cxt;
+	job->id = claimed->id;
+	job->expires_at = claimed->expires_at;
+	job->wake_us = CLOCK_NEVER;
+	job->weigh_at = WEIGH_EVERY;
+	dlist_init(&job->calls);
+	dlist_init(&job->waits);
+	dlist_init(&job->held);
+	dlist_init(&job->orders);
+	dlist_init(&job->ended);
+	window_add(job, claimed->owner);
+	return job;
+}
+
+typedef struct BeginArg
+{
+	Job		   *job;
+	const ClaimedJob *claimed;
+	bool		null_for_strict;
+} BeginArg;
+
+static void
+begin_work(void *arg)
+{
+	BeginArg   *begin = arg;
+	Job		   *job = begin->job;
+	PinnedChain *chain = &job->pinned->chains[0];
+	PlanOptions options = {.job = true};
+	MemoryContext old = MemoryContextSwitchTo(job->cxt);
+	Jsonb	  **inputs;
+
+	jobtask_check_execute(job, chain->signature);
+	inputs = pin_job_inputs(chain, begin->claimed->input,
+							&begin->null_for_strict);
+	for (int i = 0; i < chain->definition->nargs; i++)
+		inputs[i] = json_copy(job->cxt, inputs[i]);
+	if (!begin->null_for_strict)
+		job->plan = plan_create(chain->definition, inputs, &options,
+								&job_plan_ops, job);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Takes a claimed job into the window; checkpoints: of an earlier life.  Its
+ * definition has been kept.  In the turn's transaction.
+ */
+void
+job_begin(ClaimedJob *claimed, List *checkpoints)
+{
+	Job		   *job = make_job(claimed);
+	BeginArg	begin = {job, claimed, false};
+	KnownDefinition *known = hash_search(definitions, claimed->definition,
+										 HASH_FIND, NULL);
+	StepError  *error = known->error;
+
+	touch_job(&job->id);
+	known->used = ++definition_clock;
+	job->air = air_enter(AIR_JOB, &job->id, claimed->owner, NULL,
+						 claimed->chain, NULL);
+	keep_checkpoints(job, checkpoints);
+	if (error == NULL)
+	{
+		job->pinned = known->pinned;
+		job->pinned->uses++;
+		job->trace = trace_create(job->cxt, claimed->chain, &job->id,
+								  claimed->owner, jobtask_sink);
+		call_run_init(&job->run, claimed->owner, &job->id, job->trace);
+		error = bounded_run(begin_work, &begin, false);
+	}
+	if (error != NULL)
+		job_end_as(job, "failed", error);
+	else if (begin.null_for_strict)
+	{
+		job->output = json_null();
+		job_end_as(job, "succeeded", NULL);
+	}
+	else
+		window_ready(job);
+	touch_clear();
+}
+
+/* ---- the end ---- */
+
+/*
+ * The job leaves this caller in the state given, with job->output or error
+ * (NULL where there is none); what still runs is cancelled.  The job is gone
+ * afterwards.
+ */
+void
+job_end_as(Job *job, const char *state, StepError *error)
+{
+	JobEnd		end = {.job = job->id, .state = state};
+
+	if (error != NULL)
+		end.error = step_error_json(error);
+	else
+		end.output = job->output;
+	if (strcmp(state, "waiting") == 0)
+		end.run_at = GetCurrentTimestamp() +
+			Max(job->wake_us - clock_us(), 0);
+	if (job->plan != NULL)
+		plan_abandon(job->plan);
+	if (job->conversion != NULL)
+		jobtask_drop(job->conversion);
+	save_orphan(job);
+	save_end(&end, job->owner->owner);
+	air_leave(job->air);
+	if (job->pinned != NULL)
+		job->pinned->uses--;
+	window_remove(job);
+	MemoryContextDelete(job->cxt);
+}
+
+typedef struct ResultArg
+{
+	Job		   *job;
+	Jsonb	   *result;
+} ResultArg;
+
+static void
+result_work(void *arg)
+{
+	ResultArg  *result = arg;
+
+	result->result = pin_result(&result->job->pinned->chains[0],
+								result->job->output);
+}
+
+/* The plan is through: the output is made a value of the chain's type. */
+static void
+finish_plan(Job *job)
+{
+	StepError  *error = plan_error(job->plan);
+	ResultArg	result = {job, NULL};
+	MemoryContext old;
+
+	if (error != NULL)
+	{
+		job_end_as(job, "failed", error);
+		return;
+	}
+	job->phase = JOB_CONVERTING;
+	job->output = json_copy(job->cxt, plan_output(job->plan));
+	plan_abandon(job->plan);
+	job->plan = NULL;
+	old = MemoryContextSwitchTo(job->cxt);
+	error = bounded_run(result_work, &result, false);
+	MemoryContextSwitchTo(old);
+	if (error == NULL && result.result == NULL)
+	{
+		jobtask_convert_output(job);
+		return;
+	}
+	job->output = result.result;
+	job_end_as(job, error ? "failed" : "succeeded", error);
+}
+
+/* Cancelled by somebody, or its time (TTL) is up; not here: no matter. */
+void
+job_interrupt(const pg_uuid_t *id, bool expired)
+{
+	Job		   *job = window_find(id);
+
+	if (job == NULL)
+		return;
+	if (expired)
+		job_end_as(job, "expired",
+				   step_error_make(CLASS_TIMEOUT, "the job's time is up", NULL,
+								   "Give it a later expires_at."));
+	else
+		job_end_as(job, "cancelled",
+				   step_error_make(CLASS_CANCELLED, "the job was cancelled",
+								   NULL, NULL));
+}
+
+/* Spans of the job have been committed. */
+void
+job_saved(Job *job, int nspans)
+{
+	job->unsaved -= nspans;
+	if (job->unsaved == 0 && job->is_holding)
+		window_ready(job);
+}
+
+/* ---- a slice ---- */
+
+/* A job that takes too much memory ends; true: it has. */
+static bool
+is_too_heavy(Job *job)
+{
+	Size		bytes;
+
+	if (job->outcomes < job->weigh_at)
+		return false;
+	bytes = MemoryContextMemAllocated(job->cxt, true);
+	job->weigh_at = job->outcomes + WEIGH_EVERY + job->ncalls / 4;
+	if (bytes / 1024 <= (Size) setting_job_memory_kb)
+		return false;
+	job_end_as(job, "failed",
+			   step_error_make(CLASS_LIMIT, "the job needs too much memory",
+							   psprintf("It takes %zu MB, at most %d MB are allowed.",
+										bytes / (1024 * 1024),
+										setting_job_memory_kb / 1024),
+							   "Raise chaincall.job_memory, or enqueue smaller jobs."));
+	return true;
+}
+
+static void
+start_tasks(Job *job)
+{
+	Task	   *task;
+	int			n = 0;
+
+	window_starve(job, false);
+	while (n < SLICE && (task = plan_next(job->plan, false)) != NULL)
+	{
+		jobtask_start(job, task);
+		n++;
+	}
+	while (n < SLICE && call_capacity(caller.calls) > 0 &&
+		   (task = plan_next(job->plan, true)) != NULL)
+	{
+		jobtask_start(job, task);
+		n++;
+		/* its end may have made statements ready */
+		if (n < SLICE && (task = plan_next(job->plan, false)) != NULL)
+		{
+			jobtask_start(job, task);
+			n++;
+		}
+	}
+	if (n >= SLICE)
+		window_ready(job);
+	else if (!plan_ended(job->plan) && call_capacity(caller.calls) == 0)
+		window_starve(job, true);
+}
+
+/*
+ * When the job's next event is without anything coming; *parkable: it may wait
+ * for it outside of memory.
+ */
+static int64
+next_event(Job *job, bool *parkable)
+{
+	int64		next = Min(jobtask_next_wait(job),
+						   job->plan ? plan_due(job->plan) : CLOCK_NEVER);
+	dlist_iter	iter;
+
+	*parkable = job->plan != NULL && job->norders == 0 && job->unsaved == 0 &&
+		!job->is_ready && !job->starved;
+	if (!*parkable || job->ncalls == 0)
+		return next;
+	dlist_foreach(iter, &job->calls)
+	{
+		JobTask    *jt = dlist_container(JobTask, node, iter.cur);
+		int64		wakes_us = jt->call ? call_sleeps_until(jt->call) : 0;
+
+		if (wakes_us == 0)
+		{
+			*parkable = false;
+			return next;
+		}
+		next = Min(next, wakes_us);
+	}
+	return next;
+}
+
+/* Sets the timer, or parks the job, which is gone then. */
+static void
+rest(Job *job)
+{
+	int64		now = clock_us();
+	bool		parkable;
+	int64		next = next_event(job, &parkable);
+
+	job->wake_us = next;
+	if (parkable && next != CLOCK_NEVER &&
+		next - now > setting_park_after_ms * INT64CONST(1000))
+	{
+		job_end_as(job, "waiting", NULL);
+		return;
+	}
+	if (job->ncalls > 0)
+		next = Min(next, now + SWEEP_US);
+	if (!TIMESTAMP_NOT_FINITE(job->expires_at))
+		next = Min(next, now + Max(job->expires_at - GetCurrentTimestamp(), 0));
+	window_set_timer(job, next);
+}
+
+/*
+ * Brings the job on: tells its plan what has come, starts what can start.  In
+ * the turn's transaction.  The job may be gone afterwards.
+ */
+void
+job_drive(Job *job)
+{
+	int64		known;
+	int64		done;
+
+	if (job->expires_at <= GetCurrentTimestamp())
+	{
+		job_interrupt(&job->id, true);
+		return;
+	}
+	if (!jobtask_tell(job))
+		return;					/* its output is converted: it has ended */
+	if (job->phase == JOB_RUNNING)
+	{
+		if (is_too_heavy(job))
+			return;
+		jobtask_end_waits(job);
+		if (plan_due(job->plan) <= clock_us())
+			plan_tick(job->plan, clock_us());
+		start_tasks(job);
+		if (plan_ended(job->plan))
+		{
+			finish_plan(job);
+			return;
+		}
+		plan_progress(job->plan, &known, &done);
+		air_progress(job->air, known, done);
+	}
+	(void) jobtask_offer_held(job);
+	window_weigh_orders(job);
+	rest(job);
+}

@@ -1,0 +1,342 @@
+/*
+ * window.c
+ *	  The jobs that a caller has in hand: whose turn it is, and how many more
+ *	  may be claimed.
+ *
+ * Owners take turns, one job's slice each, so that one owner's thousand jobs
+ * do not keep another's one waiting.  The same holds for room: when there is
+ * work of several owners, each is claimed for up to an equal share of the
+ * window, less what it has in it; an owner who has nothing in it gets a few
+ * jobs in even when it is full, because those who filled it came first, not
+ * because they have a better right.
+ *
+ * Jobs that only wait for executors take no room: a slow statement of one
+ * role must not keep model calls of others from starting.  But an owner with
+ * many of them is not claimed, or they would pile up without end.
+ */
+#include "postgres.h"
+
+#include "base/settings.h"
+#include "base/shared.h"
+#include "utils/memutils.h"
+#include "worker/caller.h"
+
+/* Jobs of an owner that has none in a full window. */
+#define NEWCOMERS 16
+
+/* Jobs of an owner that only wait for executors, at most: a part of the window. */
+#define WAITING_SHARE 2
+
+/* Claimed at once for all owners together. */
+#define CLAIM_BATCH 100
+
+typedef struct JobEntry
+{
+	pg_uuid_t	id;				/* hash key */
+	Job		   *job;
+} JobEntry;
+
+static int
+compare_timers(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	int64		x = pairingheap_const_container(Job, timer, a)->timer_us;
+	int64		y = pairingheap_const_container(Job, timer, b)->timer_us;
+
+	return (x < y) - (x > y);	/* the heap's first is its largest */
+}
+
+/* Makes the empty window. */
+void
+window_make(void)
+{
+	HASHCTL		ctl = {0};
+
+	ctl.keysize = sizeof(pg_uuid_t);
+	ctl.entrysize = sizeof(JobEntry);
+	ctl.hcxt = caller.cxt;
+	caller.jobs = hash_create("chaincall jobs", 1024, &ctl,
+							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(JobOwner);
+	caller.owners = hash_create("chaincall owners", 64, &ctl,
+								HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	dlist_init(&caller.turns);
+	dlist_init(&caller.holding);
+	dlist_init(&caller.starved);
+	caller.timers.ph_compare = compare_timers;
+}
+
+static JobOwner *
+find_owner(Oid owner)
+{
+	bool		found;
+	JobOwner   *entry = hash_search(caller.owners, &owner, HASH_ENTER, &found);
+
+	if (!found)
+	{
+		entry->njobs = 0;
+		entry->norders = 0;
+		entry->in_turn = false;
+		dlist_init(&entry->ready);
+	}
+	return entry;
+}
+
+/* A new job. */
+void
+window_add(Job *job, Oid owner)
+{
+	JobEntry   *entry = hash_search(caller.jobs, &job->id, HASH_ENTER, NULL);
+
+	entry->job = job;
+	job->owner = find_owner(owner);
+	job->owner->njobs++;
+	caller.njobs++;
+	pg_atomic_write_u32(&my_worker->jobs_now, caller.njobs);
+}
+
+/* The job with that id, or NULL. */
+Job *
+window_find(const pg_uuid_t *id)
+{
+	JobEntry   *entry = hash_search(caller.jobs, id, HASH_FIND, NULL);
+
+	return entry ? entry->job : NULL;
+}
+
+static void
+leave_turns(JobOwner *owner)
+{
+	if (owner->in_turn && dlist_is_empty(&owner->ready))
+	{
+		dlist_delete(&owner->turn);
+		owner->in_turn = false;
+	}
+}
+
+static void
+count_as_waiting(Job *job, bool waiting)
+{
+	int			change = (int) waiting - (int) job->only_orders;
+
+	job->only_orders = waiting;
+	job->owner->norders += change;
+	caller.nwaiting += change;
+}
+
+/* The job leaves; it must not be used with this file any more. */
+void
+window_remove(Job *job)
+{
+	JobOwner   *owner = job->owner;
+
+	if (job->is_ready)
+		dlist_delete(&job->ready);
+	leave_turns(owner);
+	window_unhold(job);
+	window_starve(job, false);
+	window_set_timer(job, CLOCK_NEVER);
+	count_as_waiting(job, false);
+	(void) hash_search(caller.jobs, &job->id, HASH_REMOVE, NULL);
+	if (--owner->njobs == 0)
+		(void) hash_search(caller.owners, &owner->owner, HASH_REMOVE, NULL);
+	caller.njobs--;
+	pg_atomic_write_u32(&my_worker->jobs_now, caller.njobs);
+}
+
+/* ---- turns ---- */
+
+/* The job has something to do. */
+void
+window_ready(Job *job)
+{
+	JobOwner   *owner = job->owner;
+
+	if (job->is_ready)
+		return;
+	job->is_ready = true;
+	dlist_push_tail(&owner->ready, &job->ready);
+	if (!owner->in_turn)
+	{
+		owner->in_turn = true;
+		dlist_push_tail(&caller.turns, &owner->turn);
+	}
+}
+
+/* The next job to be driven, no longer ready; NULL: none is. */
+Job *
+window_next(void)
+{
+	JobOwner   *owner;
+	Job		   *job;
+
+	if (dlist_is_empty(&caller.turns))
+		return NULL;
+	owner = dlist_container(JobOwner, turn, dlist_pop_head_node(&caller.turns));
+	job = dlist_container(Job, ready, dlist_pop_head_node(&owner->ready));
+	job->is_ready = false;
+	owner->in_turn = !dlist_is_empty(&owner->ready);
+	if (owner->in_turn)
+		dlist_push_tail(&caller.turns, &owner->turn);
+	return job;
+}
+
+/* Whether the job wants to start calls for which there is no room. */
+void
+window_starve(Job *job, bool starved)
+{
+	if (starved == job->starved)
+		return;
+	job->starved = starved;
+	if (starved)
+		dlist_push_tail(&caller.starved, &job->hunger);
+	else
+		dlist_delete(&job->hunger);
+}
+
+/* Gives turns to jobs that wait for room, as far as there is some now. */
+void
+window_feed_starved(void)
+{
+	int			room;
+	dlist_iter	iter;
+
+	if (dlist_is_empty(&caller.starved))
+		return;
+	room = call_capacity(caller.calls);
+	dlist_foreach(iter, &caller.starved)
+	{
+		if (room-- <= 0)
+			break;
+		window_ready(dlist_container(Job, hunger, iter.cur));
+	}
+}
+
+/* ---- timers ---- */
+
+/* The job shall be driven then, clock_us(); CLOCK_NEVER: no timer. */
+void
+window_set_timer(Job *job, int64 when_us)
+{
+	if (job->has_timer)
+		pairingheap_remove(&caller.timers, &job->timer);
+	job->has_timer = when_us != CLOCK_NEVER;
+	job->timer_us = when_us;
+	if (job->has_timer)
+		pairingheap_add(&caller.timers, &job->timer);
+}
+
+/* When the first timer is due; CLOCK_NEVER: there is none. */
+int64
+window_first_timer(void)
+{
+	if (pairingheap_is_empty(&caller.timers))
+		return CLOCK_NEVER;
+	return pairingheap_container(Job, timer,
+								 pairingheap_first(&caller.timers))->timer_us;
+}
+
+/* Gives turns to the jobs whose timers are due. */
+void
+window_fire_timers(int64 now_us)
+{
+	while (window_first_timer() <= now_us)
+	{
+		Job		   *job = pairingheap_container(Job, timer,
+												pairingheap_first(&caller.timers));
+
+		window_set_timer(job, CLOCK_NEVER);
+		window_ready(job);
+	}
+}
+
+/* ---- orders ---- */
+
+/* The job holds orders that are not handed over. */
+void
+window_hold(Job *job)
+{
+	if (job->is_holding)
+		return;
+	job->is_holding = true;
+	dlist_push_tail(&caller.holding, &job->hold);
+}
+
+/* It holds none any more. */
+void
+window_unhold(Job *job)
+{
+	if (job->is_holding)
+		dlist_delete(&job->hold);
+	job->is_holding = false;
+}
+
+/* Hands over what is held, first come first served, as far as there is room. */
+void
+window_offer_held(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &caller.holding)
+	{
+		Job		   *job = dlist_container(Job, hold, iter.cur);
+
+		if (job->unsaved == 0 && !jobtask_offer_held(job))
+			break;
+	}
+}
+
+/* Does the job do nothing now but wait for executors? */
+void
+window_weigh_orders(Job *job)
+{
+	count_as_waiting(job, job->norders > 0 && job->ncalls == 0 &&
+					 !job->is_ready && !job->starved);
+}
+
+/* ---- room ---- */
+
+static int
+room_left(void)
+{
+	return Max(setting_caller_window - (caller.njobs - caller.nwaiting), 0);
+}
+
+static int
+owner_quota(Oid owner, int share)
+{
+	JobOwner   *entry = hash_search(caller.owners, &owner, HASH_FIND, NULL);
+
+	if (entry == NULL)
+		return Max(share, NEWCOMERS);
+	if (entry->norders >= setting_caller_window / WAITING_SHARE)
+		return 0;
+	return Max(share - (entry->njobs - entry->norders), 0);
+}
+
+/*
+ * Sets the quotas of owners with work: how many jobs to claim for each.
+ * Returns the sum; those without a quota are moved to the end.
+ */
+int
+window_quotas(BoardClaim *claims, int n)
+{
+	int			room = Min(room_left(), CLAIM_BATCH);
+	int			share = setting_caller_window / Max(n, 1);
+	int			batch = Max(CLAIM_BATCH / Max(n, 1), 1);
+	int			sum = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		int			quota = Min(owner_quota(claims[i].owner, Max(share, 1)),
+								batch);
+
+		if (room <= 0 && hash_search(caller.owners, &claims[i].owner,
+									 HASH_FIND, NULL) != NULL)
+			quota = 0;
+		claims[i].quota = quota;
+		room -= quota;
+		sum += quota;
+	}
+	return sum;
+}
