@@ -1,5 +1,5 @@
 /*
- * job.c
+ * jobrun.c
  *	  One job in a caller's hands, from its claim to its end.
  *
  * A job lives in a memory context of its own: its plan, its trace, what it has
