@@ -225,12 +225,20 @@ start_executor(Oid database, Oid role)
 		return false;
 	}
 	reason = judge_role(role);
+	if (reason == TROUBLE_NO_ROLE)
+	{
+		handover_refuse(database, role);
+		return false;
+	}
 	if (reason == TROUBLE_NONE &&
 		!staff_start(WORKER_EXECUTOR, database, role))
 		reason = TROUBLE_NO_SLOT;
-	if (reason != TROUBLE_NONE)
-		tell_trouble(database, role, reason);
-	return reason == TROUBLE_NONE;
+	if (reason == TROUBLE_NONE)
+		return true;
+	tell_trouble(database, role, reason);
+	staff_turn_at(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											  TROUBLE_MS));
+	return false;
 }
 
 /* Starts executors for roles with steps that nobody takes. */
@@ -250,4 +258,5 @@ scaling_executors(void)
 	/* not before now, or the same would be asked for for ever */
 	while (--nrefused >= 0)
 		handover_unasked(databases[nrefused], roles[nrefused]);
+	staff_turn_at(handover_look_at());
 }
