@@ -118,7 +118,6 @@ default_has_rows(const pg_uuid_t *from, const pg_uuid_t *to)
 static void
 make_table(const char *name, const pg_uuid_t *from, const pg_uuid_t *to)
 {
-	upkeep_set("lock_timeout", PARTITION_LOCK_TIMEOUT);
 	run_utility(psprintf("CREATE TABLE chaincall.%s (LIKE chaincall.span INCLUDING ALL)",
 						 name));
 	run_utility(psprintf("REVOKE ALL ON TABLE chaincall.%s FROM PUBLIC", name));
@@ -146,6 +145,7 @@ make_day(Day day)
 	uuid_bound(day_start(day), &from);
 	uuid_bound(day_start(day + 1), &to);
 	queue_begin();
+	upkeep_set("lock_timeout", PARTITION_LOCK_TIMEOUT);
 	if (table_exists(name))
 		;
 	else if (default_has_rows(&from, &to))
@@ -169,4 +169,27 @@ queue_make_partitions(void)
 
 	for (Day day = today; day <= today + DAYS_AHEAD; day++)
 		make_day(day);
+}
+
+/*
+ * The same before any caller runs, so that the first jobs' spans find their
+ * partition.  An error is no reason not to begin: it is logged.
+ */
+void
+queue_make_first_partitions(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		queue_make_partitions();
+	}
+	PG_CATCH();
+	{
+		EmitErrorReport();
+		FlushErrorState();
+		queue_abort();
+		MemoryContextSwitchTo(cxt);
+	}
+	PG_END_TRY();
 }
