@@ -74,7 +74,7 @@ extern Oid	chain_find(const char *name);
 
 /* chain/pin.c: in sessions */
 extern PinMade *pin_make(Oid function);
-extern Jsonb *pin_normalise(const PinMade *made, Jsonb *input);
+extern Jsonb *pin_normalise(Oid function, Jsonb *input);
 
 /* chain/pinload.c: in callers */
 extern Pinned *pin_load(const Jsonb *closure);

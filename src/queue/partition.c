@@ -126,6 +126,9 @@ make_table(const char *name, const pg_uuid_t *from, const pg_uuid_t *to)
 	run_utility(psprintf("ALTER TABLE chaincall.span ATTACH PARTITION chaincall.%s"
 						 " FOR VALUES FROM ('%s') TO ('%s')", name,
 						 ids_uuid_text(from), ids_uuid_text(to)));
+	run_utility(psprintf("COMMENT ON TABLE chaincall.%s IS"
+						 " 'Spans of the jobs that were enqueued on a day (UTC)'",
+						 name));
 	run_utility(psprintf("ALTER EXTENSION chaincall ADD TABLE chaincall.%s",
 						 name));
 }

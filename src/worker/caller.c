@@ -43,6 +43,17 @@
 #define CLAIM_PAUSE_US 2000
 #define CLAIM_FULL_PAUSE_US 5000
 
+/*
+ * With this many jobs in hand more are claimed only when there was a moment
+ * with nothing to do: where models are fast it is this process that is the
+ * limit, and a fuller window would only make every call dearer (libcurl's
+ * work grows with its connections) and every owner's next job later.
+ */
+#define BUSY_JOBS 128
+
+/* Without such a moment for so long another caller would help. */
+#define SATURATED_US 10000
+
 #define FAULT_PAUSE_US 1000000
 #define MAX_OWNERS_A_CLAIM 256
 
@@ -52,6 +63,8 @@ Caller		caller;
 
 static MemoryContext scratch;	/* reset each turn */
 static int64 claim_after_us = 0;
+static bool rested = true;		/* since the last claim */
+static int64 rested_us = 0;		/* when it last had nothing to do */
 
 /* ---- the turn's transaction ---- */
 
@@ -213,7 +226,8 @@ claim(void)
 	Claimed		claimed = {NIL};
 	int			n;
 
-	if (clock_us() < claim_after_us || !board_has_work())
+	if (clock_us() < claim_after_us || !board_has_work() ||
+		(caller.njobs - caller.nwaiting >= BUSY_JOBS && !rested))
 		return;
 	n = board_take(claims, MAX_OWNERS_A_CLAIM);
 	(void) window_quotas(claims, n);
@@ -223,6 +237,7 @@ claim(void)
 		claim_after_us = clock_us() + CLAIM_FULL_PAUSE_US;
 		return;
 	}
+	rested = false;
 	caller_transaction_end();
 	read_claim(claims, n, &claimed);
 	settle_claim(claims, n, &claimed);
@@ -336,10 +351,21 @@ is_busy(void)
 static void
 tell_room(bool resting)
 {
-	bool		room = caller.njobs - caller.nwaiting < setting_caller_window;
+	int			njobs = caller.njobs - caller.nwaiting;
+	bool		room = njobs < setting_caller_window;
+	bool		saturated = njobs >= BUSY_JOBS &&
+		clock_us() - rested_us > SATURATED_US;
 
 	(void) pg_atomic_exchange_u32(&my_worker->idle, resting && room ? 1 : 0);
-	worker_set_full(!room && board_has_work());
+	worker_set_full((!room || saturated) && board_has_work());
+}
+
+/* There is nothing to do just now. */
+static void
+rest(void)
+{
+	rested = true;
+	rested_us = clock_us();
 }
 
 /* Lets the network work, or sleeps, until there is something to do. */
@@ -356,14 +382,21 @@ wait_for_work(void)
 	if (has_ready() || until_us <= now)
 		until_us = 0;
 	pgstat_report_activity(STATE_IDLE, NULL);
+	touch_clear();
 	if (call_live(caller.calls) > 0)
 	{
-		touch_clear();
-		(void) call_turn(caller.calls, until_us);
+		if (!call_turn(caller.calls, 0))
+		{
+			rest();
+			(void) call_turn(caller.calls, until_us);
+		}
 	}
 	else if (until_us > 0)
+	{
+		rest();
 		worker_sleep(until_us == CLOCK_NEVER ? -1 :
 					 (long) Min((until_us - now + 999) / 1000, 60000));
+	}
 	pg_atomic_write_u32(&my_worker->idle, 0);
 	pg_atomic_write_u32(&my_worker->calls_now, call_live(caller.calls));
 }

@@ -4,7 +4,7 @@
  *
  *	caller.c   the loop: claims, turns, time
  *	window.c   the jobs in hand: whose turn it is, how many may be claimed
- *	job.c      one job in hand, from its claim to its end
+ *	jobrun.c   one job in hand, from its claim to its end
  *	jobtask.c  what its plan asks for: model calls, orders, waits
  *	save.c     what is to be written, and its commits
  *	bounded.c  expressions and checks: errors caught, time bounded
@@ -155,7 +155,7 @@ extern int	window_quotas(BoardClaim *claims, int n);
 extern void caller_transaction(void);
 extern void caller_transaction_end(void);
 
-/* job.c */
+/* jobrun.c */
 extern void job_begin(ClaimedJob *claimed, List *checkpoints);
 extern bool job_knows_definition(const uint8 *hash);
 extern void job_keep_definition(const uint8 *hash, Jsonb *closure);
