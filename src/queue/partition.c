@@ -86,16 +86,6 @@ uuid_bound(TimestampTz time, pg_uuid_t *uuid)
 
 /* ---- making one ---- */
 
-static void
-run_utility(const char *sql)
-{
-	int			result = SPI_execute(sql, false, 0);
-
-	if (result < 0)
-		elog(ERROR, "could not run a statement: %s",
-			 SPI_result_code_string(result));
-}
-
 static bool
 table_exists(const char *name)
 {
@@ -118,18 +108,18 @@ default_has_rows(const pg_uuid_t *from, const pg_uuid_t *to)
 static void
 make_table(const char *name, const pg_uuid_t *from, const pg_uuid_t *to)
 {
-	run_utility(psprintf("CREATE TABLE chaincall.%s (LIKE chaincall.span INCLUDING ALL)",
+	upkeep_run(psprintf("CREATE TABLE chaincall.%s (LIKE chaincall.span INCLUDING ALL)",
 						 name));
-	run_utility(psprintf("REVOKE ALL ON TABLE chaincall.%s FROM PUBLIC", name));
-	run_utility(psprintf("ALTER TABLE chaincall.%s ENABLE ROW LEVEL SECURITY",
+	upkeep_run(psprintf("REVOKE ALL ON TABLE chaincall.%s FROM PUBLIC", name));
+	upkeep_run(psprintf("ALTER TABLE chaincall.%s ENABLE ROW LEVEL SECURITY",
 						 name));
-	run_utility(psprintf("ALTER TABLE chaincall.span ATTACH PARTITION chaincall.%s"
+	upkeep_run(psprintf("ALTER TABLE chaincall.span ATTACH PARTITION chaincall.%s"
 						 " FOR VALUES FROM ('%s') TO ('%s')", name,
 						 ids_uuid_text(from), ids_uuid_text(to)));
-	run_utility(psprintf("COMMENT ON TABLE chaincall.%s IS"
+	upkeep_run(psprintf("COMMENT ON TABLE chaincall.%s IS"
 						 " 'Spans of the jobs that were enqueued on a day (UTC)'",
 						 name));
-	run_utility(psprintf("ALTER EXTENSION chaincall ADD TABLE chaincall.%s",
+	upkeep_run(psprintf("ALTER EXTENSION chaincall ADD TABLE chaincall.%s",
 						 name));
 }
 

@@ -154,6 +154,7 @@ SQL
 
 wait_until(sub { $session->must($partitions) =~ / .* / }, 60);
 is($session->must($partitions), join(' ', map { 'span_' . day($_) } 0, 1, 2), 'three days are there, belong to the extension, and are nobody\'s to read');
+is($session->must("SELECT relrowsecurity FROM pg_class WHERE oid = 'chaincall.span_default'::regclass"), 't', 'nor is the default one');
 is($session->must('SELECT count(*) FROM chaincall.alert'), 0, 'and nothing was wrong with that');
 
 # A day with rows in the default partition stays there, and says so once.
