@@ -272,7 +272,10 @@ worker_probe(void)
 	usable = worker_extension_usable();
 	/* before anything runs: what was copied from elsewhere is not ours to do */
 	if (usable)
+	{
 		queue_adopt_copy();
+		queue_make_first_partitions();
+	}
 	database_set_state(MyDatabaseId, usable ? DATABASE_ACTIVE : DATABASE_OFF);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return usable;
