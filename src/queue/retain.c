@@ -24,7 +24,7 @@
 #define MAX_KEPT_ROWS 10000		/* copied under the lock */
 
 /* A definition that a session knows of may be named by a job that it inserts. */
-#define KEEP_DEFINITIONS_US USECS_PER_DAY
+#define KEEP_DEFINITIONS_US (2 * USECS_PER_DAY)
 
 #define UNFINISHED "state IN ('queued', 'running', 'waiting')"
 
@@ -317,10 +317,10 @@ oldest_transaction(TimestampTz *began)
 
 /*
  * Deletes pinned chains that no job names.  A transaction may be about to
- * insert a job that names an old one which it has seen, so whoever enqueues
- * stores a body again unless it has one that is younger than half a day, and
- * here those stay that were younger than a day when the oldest transaction
- * began.  Reads the whole of job: to be called rarely.
+ * insert a job that names an old row which its session knows, so sessions build
+ * only on rows younger than a day (sql/job_definition.c), and here those stay
+ * that were younger than two when the oldest transaction began.  Reads the whole
+ * of job: to be called rarely.
  */
 void
 queue_retain_definitions(void)

@@ -8,6 +8,9 @@
  * FLUSH_US.  A step that takes longer than that is what the timer is for: it
  * wakes the callers, who flush for themselves.
  *
+ * A step that goes on for a second after its timeout has been told loses its
+ * process; a cancelled one too, which handover_check() sees to.
+ *
  * It leaves when it has been idle for long, when its turn is over and another
  * role waits for its place, when it is told to, or when the role may no longer
  * be here.  A step that kills its session kills just this process.
@@ -55,6 +58,9 @@
 /* Answers that do not fit are tried again after this long. */
 #define NO_ROOM_WAIT_MS 5
 
+/* A step that does not heed its timeout is ended this much later. */
+#define OVERDUE_MS 1000
+
 static MemoryContext order_cxt;
 static const TakenOrder *volatile running = NULL;
 static pg_uuid_t last_job;		/* whose session state may be left */
@@ -64,6 +70,7 @@ static XLogRecPtr unflushed = InvalidXLogRecPtr;
 static int	posted = 0;			/* answers since the last flush */
 static int64 first_posted_us;
 static TimeoutId nudge_timer;
+static TimeoutId overdue_timer;
 
 static int64 turn_began_us;
 static int64 turn_checked_us = 0;
@@ -88,6 +95,17 @@ handle_cancel(SIGNAL_ARGS)
 	}
 	SetLatch(MyLatch);
 	errno = save_errno;
+}
+
+/* The step's timeout has passed, and it was told, to no avail. */
+static void
+handle_overdue(void)
+{
+	handover_overdue();
+	touch_orderly();
+	ProcDiePending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
 }
 
 static void
@@ -186,7 +204,13 @@ serve_order(const TakenOrder *taken)
 	/* a cancel may have come before the handler could know */
 	if (handover_cancelled(taken))
 		QueryCancelPending = InterruptPending = true;
+	if (taken->order.timeout_ms > 0)
+		enable_timeout_after(overdue_timer,
+							 (int) Min(taken->order.timeout_ms + OVERDUE_MS,
+									   PG_INT32_MAX));
 	lsn = executor_run(taken, &output, &error);
+	if (taken->order.timeout_ms > 0)
+		disable_timeout(overdue_timer, false);
 	running = NULL;
 	pg_atomic_fetch_add_u64(&my_worker->steps, 1);
 	pg_atomic_fetch_add_u64(&my_worker->commits, 1);
@@ -330,6 +354,7 @@ static void
 force_settings(void)
 {
 	static const char *const forced[][2] = {
+		{"role", "none"},
 		{"synchronous_commit", "on"},
 		{"default_transaction_deferrable", "off"},
 		{"transaction_timeout", "0"},
@@ -352,6 +377,7 @@ chaincall_executor_main(Datum arg)
 	handover_serve();
 	pg_atomic_fetch_add_u64(&my_worker->jobs, 1);
 	nudge_timer = RegisterTimeout(USER_TIMEOUT, handover_nudge);
+	overdue_timer = RegisterTimeout(USER_TIMEOUT, handle_overdue);
 	force_settings();
 	order_cxt = AllocSetContextCreate(TopMemoryContext, "chaincall order",
 									  ALLOCSET_DEFAULT_SIZES);

@@ -22,6 +22,7 @@ typedef struct TakenOrder
 extern void handover_serve(void);
 extern TakenOrder *handover_take(void);
 extern bool handover_cancelled(const TakenOrder *taken);
+extern void handover_overdue(void);
 extern void handover_check_answer(const Jsonb *output);
 extern bool handover_answer(const TakenOrder *taken, const Jsonb *output,
 							const StepError *error, XLogRecPtr lsn);

@@ -254,7 +254,6 @@ clean_up(void)
 	RESUME_INTERRUPTS();
 	/* an error in code that was not the owner's is no reason to be it */
 	SetUserIdAndSecContext(GetSessionUserId(), 0);
-	error_context_stack = NULL;
 }
 
 static bool

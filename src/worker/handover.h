@@ -74,7 +74,8 @@ typedef struct StepAnswer
 	Jsonb	   *output;			/* or NULL: */
 	StepError  *error;
 	bool		died;			/* its executor died: error is of class crash,
-								 * and no span tells of it */
+								 * or timeout where it was ended for that; no
+								 * span tells of it */
 	int			pid;			/* of that executor */
 } StepAnswer;
 

@@ -39,7 +39,7 @@ owner_queue_append(int slot)
 	{
 		queue->head = queue->tail = -1;
 		queue->count = queue->asked = 0;
-		queue->asked_at = 0;
+		queue->asked_at = queue->served_at = 0;
 	}
 	order->prev = queue->tail;
 	order->next = -1;
@@ -86,14 +86,20 @@ owner_queue_pop(Oid database, Oid owner)
 	return slot;
 }
 
-/* An executor of that role is there now. */
+/*
+ * An executor of that role has come, or left: then those of other roles come
+ * first.
+ */
 void
-owner_queue_served(Oid database, Oid owner)
+owner_queue_served(Oid database, Oid owner, bool came)
 {
 	QueueKey	key = {database, owner};
 	OwnerQueue *queue = hash_search(handover_queues, &key, HASH_FIND, NULL);
 
-	if (queue != NULL && queue->asked > 0)
+	if (queue == NULL)
+		return;
+	queue->served_at = GetCurrentTimestamp();
+	if (came && queue->asked > 0)
 		queue->asked--;
 }
 
@@ -184,9 +190,27 @@ executors_missing(OwnerQueue *queue, TimestampTz now)
 	return needed - there - queue->asked;
 }
 
+/* May the database have one more executor, those asked for included? */
+static bool
+has_place(Oid database)
+{
+	int			n = worker_count(WORKER_EXECUTOR, database, InvalidOid);
+	OwnerQueue *queue;
+	HASH_SEQ_STATUS seq;
+
+	hash_seq_init(&seq, handover_queues);
+	while ((queue = hash_seq_search(&seq)) != NULL)
+	{
+		if (queue->key.database == database)
+			n += queue->asked;
+	}
+	return n < setting_max_executors;
+}
+
 /*
- * The database and role that most need one more executor; false: none does.
- * It counts as asked for, until it comes or a second has passed.
+ * The database and role that most need one more executor, where there is a
+ * place for one; false: none does.  It counts as asked for, until it comes or a
+ * second has passed: whoever cannot start it just calls again then.
  */
 bool
 handover_wanted(Oid *database, Oid *role)
@@ -202,10 +226,12 @@ handover_wanted(Oid *database, Oid *role)
 	hash_seq_init(&seq, handover_queues);
 	while ((queue = hash_seq_search(&seq)) != NULL)
 	{
-		TimestampTz since = handover->slots[queue->head].at;
+		TimestampTz since = Max(handover->slots[queue->head].at,
+								queue->served_at);
 		bool		has;
 
-		if (executors_missing(queue, now) <= 0)
+		if (executors_missing(queue, now) <= 0 ||
+			!has_place(queue->key.database))
 			continue;
 		has = queue->asked > 0 ||
 			worker_count(WORKER_EXECUTOR, queue->key.database,

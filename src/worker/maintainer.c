@@ -224,9 +224,9 @@ static Duty duties[] = {
 	{"looking for queued jobs", look, 0, SECOND, 20, false},
 	{"ending expired jobs", expire, 0, SECOND, 20, false},
 	{"telling of executors that cannot start", tell_troubles, SECOND, 2 * SECOND, 20, false},
-	{"dropping old partitions", retire_partitions, 10 * SECOND, HOUR, 20, false},
-	{"deleting old rows", queue_retain, 20 * SECOND, HOUR, 4, false},
-	{"deleting old definitions", retain_definitions, HOUR, 24 * HOUR, 100, false},
+	{"dropping old partitions", retire_partitions, 2 * SECOND, HOUR, 20, false},
+	{"deleting old rows", queue_retain, 3 * SECOND, HOUR, 4, false},
+	{"deleting old definitions", retain_definitions, 10 * SECOND, 24 * HOUR, 100, false},
 };
 
 /* ---- turns ---- */

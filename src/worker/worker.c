@@ -75,7 +75,7 @@ set_signals(WorkerKind kind)
 
 /* ---- start ---- */
 
-/* A worker that did not get as far as its database says so when it exits. */
+/* An executor that did not get as far as its database says so at its exit. */
 static void
 note_trouble(int code, Datum arg)
 {

@@ -87,9 +87,9 @@ text_field(Jsonb *object, const char *key)
 static int
 int_field(Jsonb *object, const char *key, int otherwise)
 {
-	char	   *text = text_field(object, key);
+	Jsonb	   *value = json_field(object, key);
 
-	return text ? atoi(text) : otherwise;
+	return value ? atoi(JsonbToCString(NULL, &value->root, VARSIZE(value))) : otherwise;
 }
 
 static const char **
