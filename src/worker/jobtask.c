@@ -684,9 +684,9 @@ op_cancel(void *driver, Task *task)
 		jobtask_drop(task->driver);
 }
 
-/* Raises unless the job's owner may call the chain, which must be there. */
-void
-jobtask_check_execute(Job *job, const char *signature)
+/* Raises unless the owner may call the chain, which must be there. */
+static void
+check_execute(Oid owner, const char *signature)
 {
 	Oid			function = chain_find_signature(signature);
 
@@ -696,8 +696,7 @@ jobtask_check_execute(Job *job, const char *signature)
 				 errmsg("chain %s does not exist", signature),
 				 errdetail("It was dropped since the job was enqueued."),
 				 errhint("Create it again and enqueue the job again.")));
-	if (compat_proc_aclcheck(function, job->owner->owner,
-							 ACL_EXECUTE) != ACLCHECK_OK)
+	if (compat_proc_aclcheck(function, owner, ACL_EXECUTE) != ACLCHECK_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHAIN_DENIED),
 				 errmsg("permission denied for chain %s", signature),
@@ -705,13 +704,31 @@ jobtask_check_execute(Job *job, const char *signature)
 				 errhint("GRANT EXECUTE on it to the owner of the job.")));
 }
 
+/* The same for a chain of the job; what was found is kept while it holds. */
+void
+jobtask_check_execute(Job *job, PinnedChain *chain)
+{
+	Oid			owner = job->owner->owner;
+	uint64		generation = definition_generation();
+	MemoryContext old;
+
+	if (chain->allowed == owner && chain->allowed_in == generation)
+		return;
+	old = MemoryContextSwitchTo(caller.plan_scratch);
+	check_execute(owner, chain->signature);
+	MemoryContextSwitchTo(old);
+	chain->allowed = owner;
+	chain->allowed_in = generation;
+}
+
 static Definition *
 op_nested(void *driver, const FunctionStep *function)
 {
 	Job		   *job = driver;
+	PinnedChain *chain = pin_find(job->pinned, function->signature);
 
-	jobtask_check_execute(job, function->signature);
-	return pin_find(job->pinned, function->signature)->definition;
+	jobtask_check_execute(job, chain);
+	return chain->definition;
 }
 
 static Jsonb **
