@@ -496,7 +496,7 @@ executor_run(const TakenOrder *taken, Jsonb **output, StepError **error)
 	};
 
 	report_activity(order);
-	touch_job(&order->job);
+	touch_job_of(&order->job, taken->caller);
 	*error = run_to_its_end(&run);
 	*output = run.output;
 	touch_clear();

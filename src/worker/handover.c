@@ -396,7 +396,7 @@ handover_take(void)
 
 	taken = palloc(sizeof(TakenOrder));
 	taken->slot = holding;
-	taken->serial = order->serial;
+	taken->caller = order->caller;
 	bytes = blocks_read(&order->blocks);
 	wire_get_order(bytes, &taken->order);
 	/* an order that waits for its executor must not keep others out */

@@ -454,7 +454,8 @@ jobtask_answer(const StepAnswer *answer)
 	MemoryContext old;
 
 	jt->ticket = NULL;
-	if (answer->died && ++jt->deaths < EXECUTOR_DEATHS)
+	if (answer->died && answer->error->cls == CLASS_CRASH &&
+		++jt->deaths < EXECUTOR_DEATHS)
 	{
 		list(jt, &jt->job->held);
 		window_hold(jt->job);
