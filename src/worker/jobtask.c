@@ -177,15 +177,42 @@ jobtask_sink(Trace *trace, Span *span)
 	trace_free_span(trace, span);
 }
 
-/* Writes the checkpoint of a step that this process has done itself. */
+/* Writes a row of a step; with output its checkpoint. */
 static void
-save_success(JobTask *jt, SpanRow *row, Jsonb *output)
+save_row(JobTask *jt, SpanRow *row, Jsonb *output)
 {
 	MemoryContext old = MemoryContextSwitchTo(save_context());
 
 	row->output = output;
 	save_span(jt->job, keep_row(row));
 	MemoryContextSwitchTo(old);
+}
+
+/* The row of a step that this process has seen to itself, begun now. */
+static SpanRow
+own_row(const JobTask *jt, const char *kind)
+{
+	SpanRow		row = {0};
+
+	row.job = jt->job->id;
+	row.owner = jt->job->owner->owner;
+	row.path = unconstify(char *, jt->task->path);
+	row.id = ids_span();
+	row.kind = kind;
+	row.started_at = row.ended_at = GetCurrentTimestamp();
+	row.tokens_in = row.tokens_out = -1;
+	row.attempt = jt->task->attempt;
+	return row;
+}
+
+/* Writes the failure of such a step. */
+static void
+save_failure(JobTask *jt, SpanRow *row, const StepError *error)
+{
+	row->cls = error->cls;
+	row->message = error->message;
+	row->try = jt->stored + ++jt->failures;
+	save_row(jt, row, NULL);
 }
 
 /* ---- model calls ---- */
@@ -261,17 +288,10 @@ start_wait(JobTask *jt, const JobCheckpoint *before)
 	}
 	else
 	{
-		SpanRow		row = {0};
+		SpanRow		row = own_row(jt, "wait");
 
-		row.job = jt->job->id;
-		row.owner = jt->job->owner->owner;
-		row.path = unconstify(char *, task->path);
-		row.id = ids_span();
-		row.kind = "wait";
-		row.started_at = GetCurrentTimestamp();
 		row.ended_at = Max(task->due, row.started_at);
-		row.tokens_in = row.tokens_out = -1;
-		save_success(jt, &row, task->params[0]);
+		save_row(jt, &row, task->params[0]);
 	}
 	list(jt, &jt->job->waits);
 }
@@ -475,6 +495,14 @@ jobtask_answer(const StepAnswer *answer)
 	else
 		jt->output = json_copy(jt->task->cxt, answer->output);
 	MemoryContextSwitchTo(old);
+	if (answer->died &&
+		(jt->task->kind == TASK_SQL || jt->task->kind == TASK_FUNCTION))
+	{
+		SpanRow		row = own_row(jt, jt->task->kind == TASK_SQL ? "sql" :
+								  "function");
+
+		save_failure(jt, &row, jt->error);
+	}
 	ended(jt);
 }
 
@@ -528,27 +556,19 @@ run_helper(JobTask *jt)
 {
 	HelperArg	helper = {jt, NULL};
 	Job		   *job = jt->job;
-	SpanRow		row = {0};
+	SpanRow		row = own_row(jt, "function");
 	StepError  *error;
 	MemoryContext old = MemoryContextSwitchTo(job->cxt);
 	MemoryContext scratch = AllocSetContextCreate(job->cxt, "chaincall helper",
 												  ALLOCSET_DEFAULT_SIZES);
 
-	row.job = job->id;
-	row.owner = job->owner->owner;
-	row.path = unconstify(char *, jt->task->path);
-	row.id = ids_span();
-	row.kind = "function";
-	row.started_at = GetCurrentTimestamp();
-	row.tokens_in = row.tokens_out = -1;
-	row.attempt = jt->task->attempt;
 	MemoryContextSwitchTo(scratch);
 	error = bounded_run(helper_work, &helper, false);
 	MemoryContextSwitchTo(old);
 	row.ended_at = GetCurrentTimestamp();
 	if (error == NULL)
 	{
-		save_success(jt, &row, helper.output);
+		save_row(jt, &row, helper.output);
 		plan_succeed(job->plan, jt->task, helper.output);
 	}
 	else
@@ -556,10 +576,7 @@ run_helper(JobTask *jt)
 		old = MemoryContextSwitchTo(job->cxt);
 		error = step_error_copy(error);
 		MemoryContextSwitchTo(old);
-		row.cls = error->cls;
-		row.message = error->message;
-		row.try = jt->stored + ++jt->failures;
-		save_success(jt, &row, NULL);
+		save_failure(jt, &row, error);
 		plan_fail(job->plan, jt->task, error);
 	}
 	MemoryContextDelete(scratch);
@@ -615,7 +632,7 @@ tell(Job *job, JobTask *jt)
 		return;
 	}
 	if (jt->success != NULL)
-		save_success(jt, jt->success, jt->output);
+		save_row(jt, jt->success, jt->output);
 	plan_succeed(job->plan, jt->task, jt->output);
 }
 
