@@ -82,7 +82,8 @@ read_accused(const pg_uuid_t *job, const char *lock, Accused *accused)
 }
 
 /*
- * Does the death count?  If the dead worker still has the job, or if it is
+ * Does the death count?  If nobody alive has the job (an executor dies at the
+ * job of a caller, which counts itself as long as it lives), or if it is
  * queued: its claim was rolled back with the worker, or it was recovered
  * before the entry was seen.  Not if that very death is counted already, nor
  * if the job has gone on or ended since.
@@ -91,7 +92,7 @@ static bool
 is_guilty(const Accused *accused, uint64 incarnation)
 {
 	if (strcmp(accused->state, "running") == 0)
-		return accused->worker == incarnation;
+		return !worker_alive(accused->worker);
 	return strcmp(accused->state, "queued") == 0 &&
 		accused->worker != incarnation;
 }

@@ -30,8 +30,6 @@
 #include "worker/caller.h"
 #include "worker/convert.h"
 
-#define EXECUTOR_DEATHS 3		/* then the step is given up */
-
 /* ---- checkpoints of an earlier life ---- */
 
 /* HashValueFunc and HashCompareFunc of keys that point at a path. */
