@@ -71,6 +71,7 @@ typedef struct Pinned
 
 /* chain/chain_find.c */
 extern Oid	chain_find(const char *name);
+extern Oid	chain_find_signature(const char *signature);
 
 /* chain/pin.c: in sessions */
 extern PinMade *pin_make(Oid function);

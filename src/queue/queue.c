@@ -32,9 +32,11 @@ static const Wanted wanted[] = {
 	{"default_transaction_read_only", "off"},
 	{"default_transaction_deferrable", "off"},
 	{"row_security", "on"},
-	{"lock_timeout", "10s"},
+	/* somebody's ALTER TABLE must not stop the calls in the air: tried again */
+	{"lock_timeout", "200ms"},
 	{"statement_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
+	{"transaction_timeout", "0"},
 	{"session_replication_role", "origin"},
 	{"check_function_bodies", "off"},
 	/* plans for tables whose statistics say nothing of the next minute */
@@ -53,6 +55,18 @@ static const Wanted wanted[] = {
 };
 
 /*
+ * queue_commit() chooses durability by the variable alone; whether it waits for
+ * standbys is what the setting has decided.
+ */
+static void
+set_synchronous_commit(void)
+{
+	if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+		(void) set_config_option("synchronous_commit", "on", PGC_SUSET,
+								 PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
+}
+
+/*
  * Forces the settings that chaincall's own SQL relies on, for the rest of this
  * process's life or until somebody changes them.  For workers that run no
  * user's code; an executor sets its own around its checkpoints.
@@ -60,6 +74,7 @@ static const Wanted wanted[] = {
 void
 queue_settings(void)
 {
+	set_synchronous_commit();
 	for (int i = 0; i < (int) lengthof(wanted); i++)
 	{
 		const char *now = GetConfigOption(wanted[i].name, true, false);

@@ -89,14 +89,6 @@ run(const char *sql, int nargs, Oid *types, Datum *values, int expected)
 	return (int) SPI_processed;
 }
 
-static void
-run_utility(const char *sql)
-{
-	if (SPI_execute(sql, false, 0) < 0)
-		elog(ERROR, "could not run a statement: %s",
-			 SPI_result_code_string(SPI_result));
-}
-
 /* False: they are kept for ever. */
 static bool
 cutoff(int keep_s, TimestampTz *before)
@@ -145,16 +137,16 @@ drop_day(const char *name, Datum jobs, int njobs)
 	Oid			types[] = {UUIDARRAYOID};
 
 	upkeep_set("lock_timeout", PARTITION_LOCK_TIMEOUT);
-	run_utility("LOCK TABLE ONLY chaincall.span IN ACCESS EXCLUSIVE MODE");
-	run_utility(psprintf("ALTER EXTENSION chaincall DROP TABLE chaincall.%s",
+	upkeep_run("LOCK TABLE ONLY chaincall.span IN ACCESS EXCLUSIVE MODE");
+	upkeep_run(psprintf("ALTER EXTENSION chaincall DROP TABLE chaincall.%s",
 						 name));
-	run_utility(psprintf("ALTER TABLE chaincall.span DETACH PARTITION chaincall.%s",
+	upkeep_run(psprintf("ALTER TABLE chaincall.span DETACH PARTITION chaincall.%s",
 						 name));
 	if (njobs > 0)
 		(void) run(psprintf("INSERT INTO chaincall.span SELECT s.* FROM pg_catalog.unnest($1) AS o(id), chaincall.%s s"
 							" WHERE s.job = o.id", name),
 				   1, types, &jobs, SPI_OK_INSERT);
-	run_utility(psprintf("DROP TABLE chaincall.%s", name));
+	upkeep_run(psprintf("DROP TABLE chaincall.%s", name));
 }
 
 /* False: too many of its rows are needed still. */

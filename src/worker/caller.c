@@ -24,9 +24,11 @@
 #include "base/touch.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "libpq/pqsignal.h"
 #include "postmaster/bgworker.h"
 #include "queue/message.h"
 #include "storage/ipc.h"
+#include "storage/lwlock.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "worker/caller.h"
@@ -55,6 +57,7 @@
 #define SATURATED_US 10000
 
 #define FAULT_PAUSE_US 1000000
+#define ACTIVITY_US 100000
 #define MAX_OWNERS_A_CLAIM 256
 
 PGDLLEXPORT void chaincall_caller_main(Datum arg);
@@ -63,6 +66,7 @@ Caller		caller;
 
 static MemoryContext scratch;	/* reset each turn */
 static int64 claim_after_us = 0;
+static bool taking = false;		/* claimed jobs are not all in the window yet */
 static bool rested = true;		/* since the last claim */
 static int64 rested_us = 0;		/* when it last had nothing to do */
 
@@ -153,6 +157,7 @@ read_claim(BoardClaim *claims, int nclaims, Claimed *claimed)
 		}
 	}
 	/* if a crash forgets the claim, the job is queued as it was */
+	taking = true;
 	queue_commit(false);
 	MemoryContextSwitchTo(scratch);
 }
@@ -201,6 +206,7 @@ begin_claimed(Claimed *claimed)
 	}
 	forboth(lc, claimed->jobs, checkpoints, claimed->checkpoints)
 		job_begin(lfirst(lc), lfirst(checkpoints));
+	taking = false;
 	pg_atomic_fetch_add_u64(&my_worker->jobs, list_length(claimed->jobs));
 }
 
@@ -226,7 +232,8 @@ claim(void)
 	Claimed		claimed = {NIL};
 	int			n;
 
-	if (clock_us() < claim_after_us || !board_has_work() ||
+	if (clock_us() < claim_after_us || save_in_trouble() ||
+		!board_has_work() ||
 		(caller.njobs - caller.nwaiting >= BUSY_JOBS && !rested))
 		return;
 	n = board_take(claims, MAX_OWNERS_A_CLAIM);
@@ -246,8 +253,7 @@ claim(void)
 		worker_wake_idle_caller(MyDatabaseId);
 	if (claimed.jobs == NIL || caller.njobs >= CLAIM_JOBS)
 		claim_after_us = clock_us() + CLAIM_PAUSE_US;
-	if (claimed.jobs != NIL)
-		begin_claimed(&claimed);
+	begin_claimed(&claimed);
 }
 
 /* ---- what comes from others ---- */
@@ -360,6 +366,26 @@ tell_room(bool resting)
 	worker_set_full((!room || saturated) && board_has_work());
 }
 
+/* What pg_stat_activity shows of this process. */
+static void
+show_activity(void)
+{
+	static int64 shown_us = 0;
+	static int	njobs = -1;
+	static int	ncalls = -1;
+	int			now_calls = call_live(caller.calls);
+	char		text[80];
+
+	if ((njobs == caller.njobs && ncalls == now_calls) ||
+		(caller.njobs > 0 && clock_us() - shown_us < ACTIVITY_US))
+		return;
+	shown_us = clock_us();
+	njobs = caller.njobs;
+	ncalls = now_calls;
+	snprintf(text, sizeof(text), "chaincall: %d jobs, %d calls", njobs, ncalls);
+	pgstat_report_activity(njobs > 0 ? STATE_RUNNING : STATE_IDLE, text);
+}
+
 /* There is nothing to do just now. */
 static void
 rest(void)
@@ -381,7 +407,7 @@ wait_for_work(void)
 		until_us = Min(until_us, claim_after_us);
 	if (has_ready() || until_us <= now)
 		until_us = 0;
-	pgstat_report_activity(STATE_IDLE, NULL);
+	show_activity();
 	touch_clear();
 	if (call_live(caller.calls) > 0)
 	{
@@ -449,8 +475,15 @@ recover(void)
 	EmitErrorReport();
 	FlushErrorState();
 	AbortCurrentTransaction();
+	LWLockReleaseAll();
+	pgstat_report_wait_end();
 	caller.in_transaction = false;
 	touch_clear();
+	/* nobody would drive them, as long as this worker lives */
+	if (taking)
+		ereport(FATAL,
+				(errcode(edata->sqlerrcode),
+				 errmsg("a caller gives back the jobs that it has just claimed")));
 	claim_after_us = clock_us() + FAULT_PAUSE_US;
 	if (is_gone(edata->sqlerrcode))
 		proc_exit(0);
@@ -475,12 +508,15 @@ void
 chaincall_caller_main(Datum arg)
 {
 	worker_start(WORKER_CALLER);
+	/* a cancel would meet any job's expression: jobs have chaincall.cancel() */
+	pqsignal(SIGINT, SIG_IGN);
 	caller.cxt = AllocSetContextCreate(TopMemoryContext, "chaincall caller",
 									   ALLOCSET_DEFAULT_SIZES);
 	scratch = AllocSetContextCreate(caller.cxt, "chaincall turn",
 									ALLOCSET_DEFAULT_SIZES);
 	caller.incarnation = my_worker->incarnation;
 	MemoryContextSwitchTo(caller.cxt);
+	caller.plan_scratch = plan_scratch_create(caller.cxt);
 	caller.calls = call_group_create(&job_guards);
 	window_make();
 	while (worker_turn())

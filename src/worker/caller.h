@@ -112,6 +112,7 @@ typedef struct Caller
 {
 	MemoryContext cxt;
 	uint64		incarnation;
+	MemoryContext plan_scratch; /* of all plans */
 	CallGroup  *calls;
 	HTAB	   *jobs;			/* id → Job */
 	HTAB	   *owners;
@@ -187,6 +188,7 @@ extern void save_span(Job *job, SpanRow *row);
 extern MemoryContext save_context(void);
 extern void save_end(JobEnd *end, Oid owner);
 extern bool save_pending(void);
+extern bool save_in_trouble(void);
 extern int64 save_due(bool busy);
 extern void save_commit(void);
 extern void save_orphan(Job *job);

@@ -18,7 +18,6 @@
 #include "postgres.h"
 
 #include <signal.h>
-#include <unistd.h>
 
 #include "access/xact.h"
 #include "base/clock.h"
@@ -33,11 +32,8 @@
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/lock.h"
-#include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
@@ -108,17 +104,6 @@ handle_overdue(void)
 	SetLatch(MyLatch);
 }
 
-static void
-attend(void)
-{
-	CHECK_FOR_INTERRUPTS();
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-	}
-}
-
 /* ---- answers ---- */
 
 /* All that is posted is flushed, and its callers are told. */
@@ -142,11 +127,9 @@ post(const TakenOrder *taken, const Jsonb *output, const StepError *error,
 	{
 		/* callers make room by collecting what is there */
 		settle();
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 NO_ROOM_WAIT_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		attend();
+		worker_sleep(NO_ROOM_WAIT_MS);
+		/* it is stored: when we leave, whoever takes the order reads it */
+		CHECK_FOR_INTERRUPTS();
 	}
 	unflushed = Max(unflushed, lsn);
 	if (posted++ == 0)
@@ -239,17 +222,6 @@ turn_is_over(void)
 	return place_is_wanted();
 }
 
-/* The role is gone: nobody will ever serve its orders. */
-static void
-refuse_orders(void)
-{
-	handover_refuse(MyDatabaseId, my_worker->role,
-					step_error_make(CLASS_DENIED,
-									psprintf("the job's owner, role %u, no longer exists",
-											 my_worker->role),
-									NULL, NULL));
-}
-
 /* Whether the role may still connect here; asked about once a second. */
 static bool
 role_may_stay(void)
@@ -268,7 +240,7 @@ role_may_stay(void)
 											 ACL_CONNECT) == ACLCHECK_OK;
 	CommitTransactionCommand();
 	if (!exists)
-		refuse_orders();
+		handover_refuse(MyDatabaseId, my_worker->role);
 	return may;
 }
 
@@ -291,11 +263,8 @@ idle_time_left(int64 idle_since_us)
 static bool
 wait_for_order(void)
 {
-	static uint32 wait_event = 0;
 	int64		idle_since_us = clock_us();
 
-	if (wait_event == 0)
-		wait_event = compat_wait_event("ChaincallExecutorIdle");
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	for (;;)
@@ -306,13 +275,9 @@ wait_for_order(void)
 		if (handover_waiting(my_worker->role) > 0)
 			break;
 		ms = idle_time_left(idle_since_us);
-		if (ms == 0 || pg_atomic_read_u32(&my_worker->stop) != 0)
+		if (ms == 0 || !worker_turn())
 			return false;
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 ms, wait_event);
-		ResetLatch(MyLatch);
-		attend();
+		worker_sleep(ms);
 	}
 	pg_atomic_write_u32(&my_worker->idle, 0);
 	return true;
@@ -322,11 +287,10 @@ static void
 serve(void)
 {
 	turn_began_us = clock_us();
-	while (pg_atomic_read_u32(&my_worker->stop) == 0 && !turn_is_over())
+	while (worker_turn() && !turn_is_over())
 	{
 		TakenOrder *taken;
 
-		attend();
 		if (!role_may_stay())
 			break;
 		MemoryContextReset(order_cxt);

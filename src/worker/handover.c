@@ -526,7 +526,7 @@ handover_sync(XLogRecPtr lsn)
 	{
 		if (synchronous_commit != SYNCHRONOUS_COMMIT_REMOTE_APPLY)
 			SetConfigOption("synchronous_commit", "on", PGC_SUSET,
-							PGC_S_OVERRIDE);
+							PGC_S_SESSION);
 		HOLD_INTERRUPTS();
 		SyncRepWaitForLSN(lsn, true);
 		RESUME_INTERRUPTS();

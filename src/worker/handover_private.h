@@ -105,7 +105,8 @@ typedef struct Handover
 	int			order_blocks;	/* blocks that orders take */
 	int			cancelling;		/* slots cancelled and still taken */
 	uint64		serial;
-	TimestampTz launcher_woken;
+	bool		look_asked;		/* the launcher shall look at the lines */
+	bool		look_planned;	/* and will, unless it has not been woken yet */
 	pg_atomic_uint64 synced;	/* LSN up to which answers may be told */
 	OrderSlot  *slots;
 	Mailbox    *mailboxes;		/* one for each WorkerSlot */

@@ -13,6 +13,7 @@
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -228,6 +229,11 @@ start_executor(Oid database, Oid role)
 		return false;
 	}
 	reason = judge_role(role);
+	if (reason == TROUBLE_NO_ROLE)
+	{
+		handover_refuse(database, role);
+		return false;
+	}
 	if (reason == TROUBLE_NONE &&
 		!staff_start(WORKER_EXECUTOR, database, role))
 		reason = TROUBLE_NO_SLOT;
@@ -264,4 +270,5 @@ scaling_executors(void)
 	/* not before now, or the same would be asked for for ever */
 	while (--nrefused >= 0)
 		handover_unasked(databases[nrefused], roles[nrefused]);
+	staff_turn_at(handover_look_at());
 }

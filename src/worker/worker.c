@@ -27,6 +27,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "worker/worker.h"
 
@@ -102,6 +103,43 @@ connect_database(WorkerKind kind, const WorkerOrders *orders)
 }
 
 /*
+ * Settings of the database or role that would end a worker's transactions, or
+ * have them wait for others', before its own are in force.
+ */
+static void
+force_settings(void)
+{
+	static const char *const forced[][2] = {
+		{"transaction_timeout", "0"},
+		{"default_transaction_deferrable", "off"},
+	};
+
+	for (int i = 0; i < (int) lengthof(forced); i++)
+	{
+		if (GetConfigOption(forced[i][0], true, false) != NULL)
+			SetConfigOption(forced[i][0], forced[i][1], PGC_SUSET,
+							PGC_S_OVERRIDE);
+	}
+}
+
+/*
+ * The owner of a database may have set "role" or "session_authorization" for
+ * it, and a superuser's process may become anybody: back to who has connected.
+ */
+static void
+be_who_connected(void)
+{
+	Oid			user = GetAuthenticatedUserId();
+
+	if (GetUserId() == user && GetSessionUserId() == user)
+		return;
+	StartTransactionCommand();
+	SetSessionAuthorization(user, superuser_arg(user));
+	SetCurrentRoleId(InvalidOid, false);
+	CommitTransactionCommand();
+}
+
+/*
  * Makes this process a worker of that kind: signals, a slot, an entry for
  * touch_job(), the connection to its database (the launcher: to none).  Exits
  * when its database does not want it any more; errors of the connection are
@@ -120,6 +158,11 @@ worker_start(WorkerKind kind)
 	touch_attach();
 	connect_database(kind, &orders);
 	connected = true;
+	if (kind != WORKER_LAUNCHER)
+	{
+		force_settings();
+		be_who_connected();
+	}
 	pgstat_report_appname(MyBgworkerEntry->bgw_type);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	if (kind == WORKER_EXECUTOR)
@@ -271,7 +314,10 @@ worker_probe(void)
 	usable = worker_extension_usable();
 	/* before anything runs: what was copied from elsewhere is not ours to do */
 	if (usable)
+	{
 		queue_adopt_copy();
+		queue_make_first_partitions();
+	}
 	database_set_state(MyDatabaseId, usable ? DATABASE_ACTIVE : DATABASE_OFF);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return usable;

@@ -221,6 +221,22 @@ DELETE FROM chaincall.job;
 DROP OWNED BY regress_job_new;
 DROP ROLE regress_job_new;
 
+-- what is rolled back around jobs does not store their definition again and again
+CREATE FUNCTION often() RETURNS text LANGUAGE chaincall AS '{value: x}';
+DO $$
+BEGIN
+  FOR i IN 1..100 LOOP
+    BEGIN
+      INSERT INTO chaincall.job (chain, run_at) VALUES ('often', 'tomorrow');
+      IF i % 2 = 1 THEN RAISE division_by_zero; END IF;
+    EXCEPTION WHEN division_by_zero THEN NULL;
+    END;
+  END LOOP;
+END
+$$;
+SELECT count(*), count(DISTINCT definition), (SELECT count(*) FROM chaincall.definition WHERE body::text LIKE '%often%') FROM chaincall.job WHERE chain LIKE '%often%';
+DELETE FROM chaincall.job;
+
 -- pinning: a chain, those it calls (each once, itself too), functions and the shapes of their answers
 CREATE TYPE party AS (name text, born date);
 CREATE FUNCTION helper(x text) RETURNS text LANGUAGE sql AS 'SELECT x';

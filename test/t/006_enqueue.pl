@@ -133,11 +133,11 @@ subtest 'the same chain at the same time' => sub
 	$a->must(q{BEGIN; SAVEPOINT s; INSERT INTO chaincall.job (chain) VALUES ('again'); ROLLBACK TO s; INSERT INTO chaincall.job (chain) VALUES ('again'); COMMIT});
 	is($admin->must(q{SELECT count(*) FROM chaincall.job WHERE definition NOT IN (SELECT sha256 FROM chaincall.definition)}), '0', 'after a roll-back too');
 	# one that is old may be thrown away any moment
-	$admin->must(q{UPDATE chaincall.definition SET created_at = now() - interval '2 days'});
+	$admin->must(q{UPDATE chaincall.definition SET created_at = now() - interval '11 hours'});
 	$b->quit;
 	$b = session($node);
 	$b->must(q{INSERT INTO chaincall.job (chain) VALUES ('again')});
-	is($admin->must(q{SELECT count(*) FROM chaincall.definition WHERE created_at > now() - interval '1 day'}), '1', 'an old one is not built upon');
+	is($admin->must(q{SELECT count(*) FROM chaincall.definition WHERE created_at > now() - interval '1 hour'}), '1', 'an old one is not built upon');
 	$admin->must('DELETE FROM chaincall.job');
 	$_->quit for ($a, $b);
 };
