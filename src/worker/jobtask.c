@@ -25,6 +25,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "text/helper.h"
 #include "utils/timestamp.h"
 #include "worker/caller.h"
@@ -564,12 +565,28 @@ run_helper(JobTask *jt)
 
 /* ---- what the plan is told ---- */
 
+/* Raises when the job's owner has been dropped. */
+static void
+check_owner(void *arg)
+{
+	Job		   *job = arg;
+
+	if (SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(job->owner->owner)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_CHAIN_DENIED),
+			 errmsg("the job's owner, role %u, no longer exists",
+					job->owner->owner),
+			 errhint("Enqueue the job again as another role.")));
+}
+
 /* Starts the task, or ends it by what an earlier life has left. */
 void
 jobtask_start(Job *job, Task *task)
 {
 	JobTask    *jt = MemoryContextAllocZero(task->cxt, sizeof(JobTask));
 	JobCheckpoint *before = find_checkpoint(job, task->path);
+	StepError  *error;
 
 	jt->job = job;
 	jt->task = task;
@@ -587,7 +604,10 @@ jobtask_start(Job *job, Task *task)
 		plan_succeed(job->plan, task, before->output);
 		return;
 	}
-	if (task->kind == TASK_MODEL)
+	error = bounded_run(check_owner, job, false);
+	if (error != NULL)
+		plan_fail(job->plan, task, error);
+	else if (task->kind == TASK_MODEL)
 		start_call(jt, before);
 	else if (task->kind == TASK_FUNCTION && task->step->function->helper)
 		run_helper(jt);
@@ -682,12 +702,27 @@ op_cancel(void *driver, Task *task)
 		jobtask_drop(task->driver);
 }
 
+/* The function of that signature; InvalidOid: there is none. */
+static Oid
+find_function(const char *signature)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum		function;
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = CStringGetTextDatum(signature);
+	fcinfo->args[0].isnull = false;
+	function = to_regprocedure(fcinfo);
+	return fcinfo->isnull ? InvalidOid : DatumGetObjectId(function);
+}
+
 /* Raises unless the job's owner may call the chain, which must be there. */
 void
 jobtask_check_execute(Job *job, const char *signature)
 {
-	Oid			function = chain_find_signature(signature);
+	Oid			function = find_function(signature);
 
+	check_owner(job);
 	if (!OidIsValid(function))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
