@@ -84,16 +84,16 @@ read_accused(const pg_uuid_t *job, const char *lock, Accused *accused)
 /*
  * Does the death count?  claimant: the worker that had the job, which is the
  * dead one itself or, of a dead executor, the caller whose order it ran.  It
- * counts if the claimant still has the job, or if it is queued: its claim was
- * rolled back with the worker, or it was recovered before the entry was seen.
- * Not if that very death is counted already, nor if the job has gone on or
- * ended since.
+ * counts if the claimant had the job and is dead too (one that lives counts its
+ * executors' deaths itself), or if the job is queued: its claim was rolled back
+ * with the worker, or it was recovered before the entry was seen.  Not if that
+ * very death is counted already, nor if the job has gone on or ended since.
  */
 static bool
 is_guilty(const Accused *accused, uint64 claimant)
 {
 	if (strcmp(accused->state, "running") == 0)
-		return accused->worker == claimant;
+		return accused->worker == claimant && !worker_alive(claimant);
 	return strcmp(accused->state, "queued") == 0 &&
 		accused->worker != claimant;
 }

@@ -28,6 +28,8 @@
 #include "utils/hsearch.h"
 #include "worker/handover.h"
 
+#define EXECUTOR_DEATHS MAX_DEATHS	/* of one step; then it is given up */
+
 typedef struct Job Job;
 
 /* Whose jobs this caller has in hand; owners take turns. */

@@ -273,6 +273,8 @@ job_end_as(Job *job, const char *state, StepError *error)
 		end.error = step_error_json(error);
 	else
 		end.output = job->output;
+	if (error != NULL && error->cls == CLASS_CRASH)
+		end.deaths = EXECUTOR_DEATHS;
 	if (strcmp(state, "waiting") == 0)
 		end.run_at = GetCurrentTimestamp() +
 			Max(job->wake_us - clock_us(), 0);

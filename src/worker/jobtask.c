@@ -25,12 +25,11 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "text/helper.h"
 #include "utils/timestamp.h"
 #include "worker/caller.h"
 #include "worker/convert.h"
-
-#define EXECUTOR_DEATHS 3		/* then the step is given up */
 
 /* ---- checkpoints of an earlier life ---- */
 
@@ -584,12 +583,28 @@ run_helper(JobTask *jt)
 
 /* ---- what the plan is told ---- */
 
+/* Raises when the job's owner has been dropped. */
+static void
+check_owner(void *arg)
+{
+	Job		   *job = arg;
+
+	if (SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(job->owner->owner)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_CHAIN_DENIED),
+			 errmsg("the job's owner, role %u, no longer exists",
+					job->owner->owner),
+			 errhint("Enqueue the job again as another role.")));
+}
+
 /* Starts the task, or ends it by what an earlier life has left. */
 void
 jobtask_start(Job *job, Task *task)
 {
 	JobTask    *jt = MemoryContextAllocZero(task->cxt, sizeof(JobTask));
 	JobCheckpoint *before = find_checkpoint(job, task->path);
+	StepError  *error;
 
 	jt->job = job;
 	jt->task = task;
@@ -607,7 +622,10 @@ jobtask_start(Job *job, Task *task)
 		plan_succeed(job->plan, task, before->output);
 		return;
 	}
-	if (task->kind == TASK_MODEL)
+	error = bounded_run(check_owner, job, false);
+	if (error != NULL)
+		plan_fail(job->plan, task, error);
+	else if (task->kind == TASK_MODEL)
 		start_call(jt, before);
 	else if (task->kind == TASK_FUNCTION && task->step->function->helper)
 		run_helper(jt);
@@ -704,17 +722,19 @@ op_cancel(void *driver, Task *task)
 
 /* Raises unless the owner may call the chain, which must be there. */
 static void
-check_execute(Oid owner, const char *signature)
+check_execute(Job *job, const char *signature)
 {
 	Oid			function = chain_find_signature(signature);
 
+	check_owner(job);
 	if (!OidIsValid(function))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("chain %s does not exist", signature),
 				 errdetail("It was dropped since the job was enqueued."),
 				 errhint("Create it again and enqueue the job again.")));
-	if (compat_proc_aclcheck(function, owner, ACL_EXECUTE) != ACLCHECK_OK)
+	if (compat_proc_aclcheck(function, job->owner->owner,
+							 ACL_EXECUTE) != ACLCHECK_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHAIN_DENIED),
 				 errmsg("permission denied for chain %s", signature),
@@ -733,7 +753,7 @@ jobtask_check_execute(Job *job, PinnedChain *chain)
 	if (chain->allowed == owner && chain->allowed_in == generation)
 		return;
 	old = MemoryContextSwitchTo(caller.plan_scratch);
-	check_execute(owner, chain->signature);
+	check_execute(job, chain->signature);
 	MemoryContextSwitchTo(old);
 	chain->allowed = owner;
 	chain->allowed_in = generation;
