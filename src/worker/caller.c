@@ -46,6 +46,9 @@
 #define FAULT_PAUSE_US 1000000
 #define MAX_OWNERS_A_CLAIM 256
 
+/* Whether a cancelled step has ended is looked at so often. */
+#define CANCEL_LOOK_US 100000
+
 PGDLLEXPORT void chaincall_caller_main(Datum arg);
 
 Caller		caller;
@@ -353,6 +356,8 @@ wait_for_work(void)
 	tell_room(true);
 	if (board_has_work())
 		until_us = Min(until_us, claim_after_us);
+	if (handover_check())
+		until_us = Min(until_us, now + CANCEL_LOOK_US);
 	if (has_ready() || until_us <= now)
 		until_us = 0;
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -383,7 +388,6 @@ turn(void)
 	if (save_due(is_busy()) <= clock_us())
 		save_commit();
 	window_offer_held();
-	handover_check();
 	MemoryContextSwitchTo(scratch);
 	wait_for_work();
 }

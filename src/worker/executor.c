@@ -52,6 +52,9 @@
 /* Whether another role waits is asked this often, once the turn is over. */
 #define TURN_CHECK_US 10000
 
+/* An idle executor gives up what the last job has left after this long. */
+#define DISCARD_AFTER_MS 100
+
 /* Answers that do not fit are tried again after this long. */
 #define NO_ROOM_WAIT_MS 5
 
@@ -149,8 +152,14 @@ post(const TakenOrder *taken, const Jsonb *output, const StepError *error,
 static void
 discard(void)
 {
+	/* a step's own settings are still in force, and must not stop this */
+	if (GetConfigOption("transaction_timeout", true, false) != NULL)
+		SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_SESSION);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	XactIsoLevel = XACT_READ_COMMITTED;
+	XactReadOnly = false;
+	XactDeferrable = false;
 	PortalHashTableDeleteAll();
 	ResetAllOptions();
 	DropAllPreparedStatements();
@@ -159,6 +168,7 @@ discard(void)
 	ResetTempTableNamespace();
 	ResetSequenceCaches();
 	CommitTransactionCommand();
+	last_job_valid = false;
 }
 
 static void
@@ -263,6 +273,25 @@ idle_time_left(int64 idle_since_us)
 	return (long) Max(left, 0);
 }
 
+/*
+ * Waits on the latch.  What the last job has left (locks, say) stays no longer
+ * than a moment when no more of it comes.
+ */
+static void
+sleep_idly(long ms, uint32 wait_event)
+{
+	int			events;
+
+	if (last_job_valid)
+		ms = Min(ms, DISCARD_AFTER_MS);
+	events = WaitLatch(MyLatch,
+					   WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
+					   wait_event);
+	ResetLatch(MyLatch);
+	if ((events & WL_TIMEOUT) != 0 && last_job_valid)
+		discard();
+}
+
 /* Waits for an order; false: it is time to leave. */
 static bool
 wait_for_order(void)
@@ -284,10 +313,7 @@ wait_for_order(void)
 		ms = idle_time_left(idle_since_us);
 		if (ms == 0 || pg_atomic_read_u32(&my_worker->stop) != 0)
 			return false;
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 ms, wait_event);
-		ResetLatch(MyLatch);
+		sleep_idly(ms, wait_event);
 		attend();
 	}
 	pg_atomic_write_u32(&my_worker->idle, 0);

@@ -247,7 +247,7 @@ handover_collect(StepAnswer *answer)
 	XLogRecPtr	late;
 	int			slot;
 
-	handover_check();
+	(void) handover_check();
 	if (tickets == NULL)
 		return false;
 	slot = take_answer(mailbox, &late);
@@ -305,15 +305,16 @@ handover_cancel(Ticket *ticket)
 
 /*
  * Ends executors that have gone on with a cancelled step for too long.  Cheap;
- * collecting does it too, but a caller may sleep.
+ * collecting does it too, but a caller may sleep.  True: there are some that have been
+ * asked to stop, look again soon.
  */
-void
+bool
 handover_check(void)
 {
 	TimestampTz now;
 
 	if (handover->cancelling == 0)
-		return;
+		return false;
 	now = GetCurrentTimestamp();
 	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < handover->nslots; i++)
@@ -330,6 +331,7 @@ handover_check(void)
 		tell_executor(order, SIGTERM);
 	}
 	LWLockRelease(&handover->lock);
+	return true;
 }
 
 /* ---- executors ---- */
