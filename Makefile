@@ -17,7 +17,7 @@ help:
 #:                      (SUITES="unit modelserver regress isolation tap module asan fuzz", FUZZ_SECONDS=60, KEEP=1)
 #: make demo            a long legal text through a chain
 #:                      (URL=... API=openai|anthropic KEY_FILE=... MODEL=...: on a real service)
-#: make bench           the figures
+#: make bench           the figures (ROUNDS=3, FIGURES="session jobs")
 #: make fuzz            the decoders under AddressSanitizer (FUZZ_SECONDS=600)
 #: make unit            the tests that need no server
 #: make test-chroot     make test in a bare Debian (RELEASE=bookworm|trixie|sid)
@@ -131,7 +131,7 @@ $(DATA_built): $(SQL_PARTS) chaincall.control Makefile
 # Tests and tools; the scripts do the work
 
 # The scripts get what was said on the command line by environment.
-export PG_CONFIG SUITES FUZZ_SECONDS ROUNDS KEEP URL API KEY_FILE MODEL RELEASE
+export PG_CONFIG SUITES FUZZ_SECONDS ROUNDS FIGURES KEEP URL API KEY_FILE MODEL RELEASE
 
 test:
 	@MAKEFLAGS= test/run

@@ -89,6 +89,10 @@ BEGIN ATOMIC
          } $json$::jsonb, '{}'::jsonb),
         ('value', 'A value', $json$ {
             "value": {"$ref": "#/$defs/json", "description": "The output: any JSON, with templates."}
+         } $json$::jsonb, '{}'::jsonb),
+        ('wait', 'A wait', $json$ {
+            "wait": {"$ref": "#/$defs/interval",
+                "description": "Waits so long, such as 2 hours; or a template that gives an interval or a time. The output is the time at which it ends."}
          } $json$::jsonb, '{}'::jsonb)
     ),
     steps AS (
@@ -115,7 +119,7 @@ BEGIN ATOMIC
                 "not": {"enum": ["true", "false", "null", "exists", "is", "last", "to", "strict", "lax", "like_regex", "starts", "with", "flag",
                     "unknown", "item", "index", "round", "error"]},
                 "description": "Lower-case letters, digits and _; no reserved word."},
-            "interval": {"type": ["string", "number"], "description": "An interval, such as 300 ms or 2 min; a bare number counts seconds."},
+            "interval": {"type": "string", "description": "An interval with its unit, such as 300 ms or 2 min."},
             "retry": {"anyOf": [
                 {"type": "integer", "minimum": 0, "description": "So many repetitions; 0: none."},
                 {"type": "object", "additionalProperties": false, "properties": {
@@ -193,7 +197,7 @@ BEGIN ATOMIC
         'type', 'object',
         '$ref', '#/$defs/step',
         '$defs', parts.definitions || steps.definitions || jsonb_build_object(
-            'step', jsonb_build_object('description', 'Exactly one kind (model, sql, function, steps, switch or value) and any modifiers.',
+            'step', jsonb_build_object('description', 'Exactly one kind (model, sql, function, steps, switch, value or wait) and any modifiers.',
                                        'type', 'object', 'oneOf', steps.alternatives),
             'model_name', models.definition,
             'function_name', function_definition.definition))::json

@@ -96,20 +96,18 @@ trouble_clear(Oid database, Oid role)
 	LWLockRelease(shared->lock);
 }
 
-/* Was it noted in the last ms milliseconds? */
-bool
-trouble_recent(Oid database, Oid role, int ms)
+/* When it was noted last; 0: never, or an executor has started since. */
+TimestampTz
+trouble_last(Oid database, Oid role)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	const Trouble *trouble;
-	bool		recent;
+	TimestampTz last;
 
 	LWLockAcquire(shared->lock, LW_SHARED);
 	trouble = find(database, role);
-	recent = trouble != NULL &&
-		!TimestampDifferenceExceeds(trouble->last, now, ms);
+	last = trouble != NULL ? trouble->last : 0;
 	LWLockRelease(shared->lock);
-	return recent;
+	return last;
 }
 
 /*
@@ -145,7 +143,7 @@ trouble_hint(TroubleReason reason)
 		case TROUBLE_NO_ROLE:
 			return "The role was dropped: cancel its jobs.";
 		case TROUBLE_NO_CONNECTION:
-			return "The server's log has the reason. Raise the CONNECTION LIMIT of the role or the database if it is that.";
+			return "The server's log has the reason: perhaps the role lacks CONNECT on the database, or a CONNECTION LIMIT is reached.";
 		case TROUBLE_NONE:
 			break;
 	}

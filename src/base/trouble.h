@@ -35,7 +35,7 @@ extern Size trouble_size(void);
 extern void trouble_init(void);
 extern bool trouble_note(Oid database, Oid role, TroubleReason reason);
 extern void trouble_clear(Oid database, Oid role);
-extern bool trouble_recent(Oid database, Oid role, int ms);
+extern TimestampTz trouble_last(Oid database, Oid role);
 extern int	trouble_list(Oid database, Trouble **troubles);
 extern const char *trouble_hint(TroubleReason reason);
 

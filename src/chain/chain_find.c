@@ -88,3 +88,20 @@ chain_find(const char *name)
 				 errhint("Ask its owner to GRANT EXECUTE on it.")));
 	return found;
 }
+
+/*
+ * The function of a pinned signature; InvalidOid when it was dropped.  The
+ * search_path must begin with pg_catalog.  A type that is gone may raise.
+ */
+Oid
+chain_find_signature(const char *signature)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum		found;
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = CStringGetTextDatum(signature);
+	fcinfo->args[0].isnull = false;
+	found = to_regprocedure(fcinfo);
+	return fcinfo->isnull ? InvalidOid : DatumGetObjectId(found);
+}

@@ -144,15 +144,16 @@ check_size(const Definition *definition, const Jsonb *input)
 }
 
 /*
- * The input as the job keeps it: an object of all arguments, DEFAULTs filled
+ * The input as a job of the chain keeps it: an object of all arguments, DEFAULTs filled
  * in, each as its type makes it.  Raises for what does not fit, is missing, is
- * unknown or is too large.  In the current memory context; input itself where
+ * unknown or is too large.  DEFAULTs and domains may run any code, pin_make()
+ * of the same chain too.  In the current memory context; input itself where
  * nothing changes.
  */
 Jsonb *
-pin_normalise(const PinMade *made, Jsonb *input)
+pin_normalise(Oid function, Jsonb *input)
 {
-	Definition *definition = definition_of_function(made->function);
+	Definition *definition = definition_of_function(function);
 	Jsonb	   *volatile result = input;
 
 	PG_TRY();

@@ -71,10 +71,11 @@ typedef struct Pinned
 
 /* chain/chain_find.c */
 extern Oid	chain_find(const char *name);
+extern Oid	chain_find_signature(const char *signature);
 
 /* chain/pin.c: in sessions */
 extern PinMade *pin_make(Oid function);
-extern Jsonb *pin_normalise(const PinMade *made, Jsonb *input);
+extern Jsonb *pin_normalise(Oid function, Jsonb *input);
 
 /* chain/pinload.c: in callers */
 extern Pinned *pin_load(const Jsonb *closure);

@@ -139,7 +139,8 @@ parse_interval(const YamlNode *node, const char *key)
 	MemoryContext cxt = CurrentMemoryContext;
 	volatile double ms = 0;
 
-	if (node->type == YAML_NUMBER || strspn(text, "0123456789. ") == strlen(text))
+	if (node->type == YAML_NUMBER ||
+		(*text != '\0' && strspn(text, "0123456789. ") == strlen(text)))
 		definition_error(node->line, ERRCODE_SYNTAX_ERROR,
 						 psprintf("Write the unit: %s: %s ms, or %s s", key, text,
 								  text),

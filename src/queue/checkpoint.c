@@ -91,6 +91,24 @@ open_parent(void)
 	return table_open(table, RowExclusiveLock);
 }
 
+/*
+ * Opens the partition for the job.  While the lock was waited for its day may
+ * have got a partition of its own: what went into the default one then would
+ * never be found again.
+ */
+static Relation
+open_partition(Relation parent, const pg_uuid_t *job, LOCKMODE mode)
+{
+	for (;;)
+	{
+		Relation	rel = table_open(partition_for(parent, job), mode);
+
+		if (partition_for(parent, job) == RelationGetRelid(rel))
+			return rel;
+		table_close(rel, NoLock);
+	}
+}
+
 /* ---- what a row is ---- */
 
 static void
@@ -186,9 +204,9 @@ typedef struct Target
 } Target;
 
 static void
-target_open(Target *target, Oid partition)
+target_open(Target *target, Relation parent, const pg_uuid_t *job)
 {
-	target->rel = table_open(partition, RowExclusiveLock);
+	target->rel = open_partition(parent, job, RowExclusiveLock);
 	if (RelationGetDescr(target->rel)->natts != SPAN_COLUMNS)
 		elog(ERROR, "partition \"%s\" of chaincall.span has %d columns",
 			 RelationGetRelationName(target->rel),
@@ -224,7 +242,7 @@ queue_checkpoint(SpanRow **rows, int nrows, uint64 incarnation)
 		if (target.rel == NULL || RelationGetRelid(target.rel) != partition)
 		{
 			target_close(&target);
-			target_open(&target, partition);
+			target_open(&target, parent, &rows[i]->job);
 		}
 		CatalogTupleInsertWithInfo(target.rel,
 								   form_row(target.rel, rows[i], incarnation),
@@ -284,7 +302,7 @@ queue_checkpoint_output(const pg_uuid_t *job, const char *path,
 						MemoryContext cxt)
 {
 	Relation	parent = open_parent();
-	Relation	rel = table_open(partition_for(parent, job), AccessShareLock);
+	Relation	rel = open_partition(parent, job, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	Jsonb	   *output = NULL;
 	ScanKeyData keys[3];

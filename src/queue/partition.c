@@ -86,16 +86,6 @@ uuid_bound(TimestampTz time, pg_uuid_t *uuid)
 
 /* ---- making one ---- */
 
-static void
-run_utility(const char *sql)
-{
-	int			result = SPI_execute(sql, false, 0);
-
-	if (result < 0)
-		elog(ERROR, "could not run a statement: %s",
-			 SPI_result_code_string(result));
-}
-
 static bool
 table_exists(const char *name)
 {
@@ -118,19 +108,18 @@ default_has_rows(const pg_uuid_t *from, const pg_uuid_t *to)
 static void
 make_table(const char *name, const pg_uuid_t *from, const pg_uuid_t *to)
 {
-	upkeep_set("lock_timeout", PARTITION_LOCK_TIMEOUT);
-	run_utility(psprintf("CREATE TABLE chaincall.%s (LIKE chaincall.span INCLUDING ALL)",
+	upkeep_run(psprintf("CREATE TABLE chaincall.%s (LIKE chaincall.span INCLUDING ALL)",
 						 name));
-	run_utility(psprintf("REVOKE ALL ON TABLE chaincall.%s FROM PUBLIC", name));
-	run_utility(psprintf("ALTER TABLE chaincall.%s ENABLE ROW LEVEL SECURITY",
+	upkeep_run(psprintf("REVOKE ALL ON TABLE chaincall.%s FROM PUBLIC", name));
+	upkeep_run(psprintf("ALTER TABLE chaincall.%s ENABLE ROW LEVEL SECURITY",
 						 name));
-	run_utility(psprintf("ALTER TABLE chaincall.span ATTACH PARTITION chaincall.%s"
+	upkeep_run(psprintf("ALTER TABLE chaincall.span ATTACH PARTITION chaincall.%s"
 						 " FOR VALUES FROM ('%s') TO ('%s')", name,
 						 ids_uuid_text(from), ids_uuid_text(to)));
-	run_utility(psprintf("COMMENT ON TABLE chaincall.%s IS"
+	upkeep_run(psprintf("COMMENT ON TABLE chaincall.%s IS"
 						 " 'Spans of the jobs that were enqueued on a day (UTC)'",
 						 name));
-	run_utility(psprintf("ALTER EXTENSION chaincall ADD TABLE chaincall.%s",
+	upkeep_run(psprintf("ALTER EXTENSION chaincall ADD TABLE chaincall.%s",
 						 name));
 }
 
@@ -149,6 +138,7 @@ make_day(Day day)
 	uuid_bound(day_start(day), &from);
 	uuid_bound(day_start(day + 1), &to);
 	queue_begin();
+	upkeep_set("lock_timeout", PARTITION_LOCK_TIMEOUT);
 	if (table_exists(name))
 		;
 	else if (default_has_rows(&from, &to))
@@ -172,4 +162,27 @@ queue_make_partitions(void)
 
 	for (Day day = today; day <= today + DAYS_AHEAD; day++)
 		make_day(day);
+}
+
+/*
+ * The same before any caller runs, so that the first jobs' spans find their
+ * partition.  An error is no reason not to begin: it is logged.
+ */
+void
+queue_make_first_partitions(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		queue_make_partitions();
+	}
+	PG_CATCH();
+	{
+		EmitErrorReport();
+		FlushErrorState();
+		queue_abort();
+		MemoryContextSwitchTo(cxt);
+	}
+	PG_END_TRY();
 }

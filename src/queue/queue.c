@@ -32,7 +32,8 @@ static const Wanted wanted[] = {
 	{"default_transaction_read_only", "off"},
 	{"default_transaction_deferrable", "off"},
 	{"row_security", "on"},
-	{"lock_timeout", "10s"},
+	/* somebody's ALTER TABLE must not stop the calls in the air: tried again */
+	{"lock_timeout", "200ms"},
 	{"statement_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
 	{"transaction_timeout", "0"},

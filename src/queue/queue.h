@@ -119,6 +119,7 @@ extern int	queue_promote(TimestampTz *next_due);
 extern int	queue_expire(void);
 extern int	queue_apply_actions(void);
 extern void queue_make_partitions(void);
+extern void queue_make_first_partitions(void);
 extern void queue_retire_partitions(void);
 extern bool queue_retain(void);
 extern void queue_retain_definitions(void);

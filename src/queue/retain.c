@@ -24,7 +24,7 @@
 #define MAX_KEPT_ROWS 10000		/* copied under the lock */
 
 /* A definition that a session knows of may be named by a job that it inserts. */
-#define KEEP_DEFINITIONS_US USECS_PER_DAY
+#define KEEP_DEFINITIONS_US (2 * USECS_PER_DAY)
 
 #define UNFINISHED "state IN ('queued', 'running', 'waiting')"
 
@@ -89,14 +89,6 @@ run(const char *sql, int nargs, Oid *types, Datum *values, int expected)
 	return (int) SPI_processed;
 }
 
-static void
-run_utility(const char *sql)
-{
-	if (SPI_execute(sql, false, 0) < 0)
-		elog(ERROR, "could not run a statement: %s",
-			 SPI_result_code_string(SPI_result));
-}
-
 /* False: they are kept for ever. */
 static bool
 cutoff(int keep_s, TimestampTz *before)
@@ -145,16 +137,16 @@ drop_day(const char *name, Datum jobs, int njobs)
 	Oid			types[] = {UUIDARRAYOID};
 
 	upkeep_set("lock_timeout", PARTITION_LOCK_TIMEOUT);
-	run_utility("LOCK TABLE ONLY chaincall.span IN ACCESS EXCLUSIVE MODE");
-	run_utility(psprintf("ALTER EXTENSION chaincall DROP TABLE chaincall.%s",
+	upkeep_run("LOCK TABLE ONLY chaincall.span IN ACCESS EXCLUSIVE MODE");
+	upkeep_run(psprintf("ALTER EXTENSION chaincall DROP TABLE chaincall.%s",
 						 name));
-	run_utility(psprintf("ALTER TABLE chaincall.span DETACH PARTITION chaincall.%s",
+	upkeep_run(psprintf("ALTER TABLE chaincall.span DETACH PARTITION chaincall.%s",
 						 name));
 	if (njobs > 0)
 		(void) run(psprintf("INSERT INTO chaincall.span SELECT s.* FROM pg_catalog.unnest($1) AS o(id), chaincall.%s s"
 							" WHERE s.job = o.id", name),
 				   1, types, &jobs, SPI_OK_INSERT);
-	run_utility(psprintf("DROP TABLE chaincall.%s", name));
+	upkeep_run(psprintf("DROP TABLE chaincall.%s", name));
 }
 
 /* False: too many of its rows are needed still. */
@@ -317,10 +309,10 @@ oldest_transaction(TimestampTz *began)
 
 /*
  * Deletes pinned chains that no job names.  A transaction may be about to
- * insert a job that names an old one which it has seen, so whoever enqueues
- * stores a body again unless it has one that is younger than half a day, and
- * here those stay that were younger than a day when the oldest transaction
- * began.  Reads the whole of job: to be called rarely.
+ * insert a job that names an old row which its session knows, so sessions build
+ * only on rows younger than a day (sql/job_definition.c), and here those stay
+ * that were younger than two when the oldest transaction began.  Reads the whole
+ * of job: to be called rarely.
  */
 void
 queue_retain_definitions(void)

@@ -23,6 +23,17 @@ upkeep_set(const char *name, const char *value)
 							 GUC_ACTION_LOCAL, true, 0, false);
 }
 
+/* Runs a statement without arguments, whatever it gives. */
+void
+upkeep_run(const char *sql)
+{
+	int			result = SPI_execute(sql, false, 0);
+
+	if (result < 0)
+		elog(ERROR, "could not run a statement: %s",
+			 SPI_result_code_string(result));
+}
+
 /* queue_commit(), then back to the memory context cxt. */
 void
 upkeep_commit(bool durable, MemoryContext cxt)

@@ -38,6 +38,7 @@ typedef struct EndedJobs
 } EndedJobs;
 
 extern void upkeep_set(const char *name, const char *value);
+extern void upkeep_run(const char *sql);
 extern void upkeep_commit(bool durable, MemoryContext cxt);
 extern Datum upkeep_column(uint64 row, int column, bool *isnull);
 extern pg_uuid_t *upkeep_ids(int column, MemoryContext cxt);

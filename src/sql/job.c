@@ -76,7 +76,6 @@ typedef struct JobRow
 	Datum		values[JOB_COLUMNS];
 	bool		nulls[JOB_COLUMNS];
 	Oid			owner;
-	PinMade    *made;
 } JobRow;
 
 /* ---- which chain ---- */
@@ -171,11 +170,24 @@ check_login(Oid owner)
 				 errhint("ALTER ROLE ... LOGIN (a password is not needed), enqueue the job as another role, or use PostgreSQL 17 or later.")));
 }
 
+static void
+set_definition(JobRow *row, PinMade *made)
+{
+	bytea	   *sha256 = (bytea *) palloc(VARHDRSZ + PIN_HASH_LEN);
+
+	SET_VARSIZE(sha256, VARHDRSZ + PIN_HASH_LEN);
+	memcpy(VARDATA(sha256), made->sha256, PIN_HASH_LEN);
+	set_value(row, JOB_DEFINITION, PointerGetDatum(sha256));
+	set_value(row, JOB_CHAIN, CStringGetTextDatum(made->signature));
+	job_store_definition(made);
+}
+
 /* The chain by the session's search_path, its closure and the whole input. */
 static void
 pin_row(JobRow *row)
 {
-	bytea	   *sha256;
+	Oid			function;
+	PinMade    *made;
 	Jsonb	   *input;
 
 	if (row->nulls[JOB_CHAIN])
@@ -183,19 +195,16 @@ pin_row(JobRow *row)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("a job needs a chain"),
 				 errhint("Name a function in LANGUAGE chaincall in the column \"chain\".")));
-	row->made = pin_make(find_chain(DatumGetTextPP(row->values[JOB_CHAIN])));
-	if (COMPAT_WORKERS_NEED_LOGIN && row->made->needs_executor)
+	function = find_chain(DatumGetTextPP(row->values[JOB_CHAIN]));
+	made = pin_make(function);
+	if (COMPAT_WORKERS_NEED_LOGIN && made->needs_executor)
 		check_login(row->owner);
+	set_definition(row, made);
+
+	/* may run a user's code, after which the closure may be gone */
 	input = row->nulls[JOB_INPUT] ? json_parse("{}") :
 		DatumGetJsonbP(row->values[JOB_INPUT]);
-	set_value(row, JOB_INPUT,
-			  JsonbPGetDatum(pin_normalise(row->made, input)));
-	set_value(row, JOB_CHAIN, CStringGetTextDatum(row->made->signature));
-
-	sha256 = (bytea *) palloc(VARHDRSZ + PIN_HASH_LEN);
-	SET_VARSIZE(sha256, VARHDRSZ + PIN_HASH_LEN);
-	memcpy(VARDATA(sha256), row->made->sha256, PIN_HASH_LEN);
-	set_value(row, JOB_DEFINITION, PointerGetDatum(sha256));
+	set_value(row, JOB_INPUT, JsonbPGetDatum(pin_normalise(function, input)));
 }
 
 /* ---- when ---- */
@@ -394,7 +403,6 @@ chaincall_job_insert(PG_FUNCTION_ARGS)
 	check_labels(&row);
 	check_dedupe_key(&row);
 	pin_row(&row);
-	job_store_definition(row.made);
 	if (row.nulls[JOB_DEDUPE_KEY])
 		put_on_board(row.owner, is_queued(row.values[JOB_STATE]),
 					 DatumGetTimestampTz(row.values[JOB_RANK]),

@@ -6,9 +6,10 @@
  * needs no privilege on the table, and no trigger, rule or policy runs.  Two
  * sessions may store the same closure at once; nothing is unique, so none waits.
  *
- * The maintainer may throw away rows older than two days that no job names; a
- * session builds only on rows younger than one, else it stores another, so that
- * the job it inserts is committed before its row can go.
+ * The maintainer throws away rows that no job names and that were more than a
+ * day old when the oldest open transaction began.  A session builds only on
+ * rows younger than half a day, else it stores another: so the row is still
+ * there when the job that it inserts is committed.
  */
 #include "postgres.h"
 
@@ -26,8 +27,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define ROW_USED_FOR (USECS_PER_DAY)	/* after it was made */
-#define LOOK_AGAIN_AFTER (USECS_PER_HOUR)
+#define ROW_USED_FOR (10 * USECS_PER_HOUR)	/* after it was made */
+#define LOOK_AGAIN_AFTER USECS_PER_HOUR
 
 enum
 {
@@ -84,34 +85,46 @@ open_definitions(void)
 	return table_open(table, RowExclusiveLock);
 }
 
-/* Is there a committed row that this session may build on? */
+/*
+ * Is there a row that this session may build on?  Notes in made whether it is
+ * committed or this transaction's own.
+ */
 static bool
-find_row(Relation definitions, Oid index, bytea *sha256)
+find_row(Relation definitions, Oid index, bytea *sha256, PinMade *made)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TimestampTz oldest = GetCurrentTimestamp() - ROW_USED_FOR;
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	bool		found = false;
+	bool		committed = false;
+	bool		own = false;
 
 	ScanKeyInit(&key, DEFINITION_SHA256, BTEqualStrategyNumber, F_BYTEAEQ,
 				PointerGetDatum(sha256));
 	scan = systable_beginscan(definitions, index, OidIsValid(index), snapshot,
 							  1, &key);
-	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	while (!committed && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool		isnull;
 		Datum		created = heap_getattr(tuple, DEFINITION_CREATED_AT,
 										   RelationGetDescr(definitions),
 										   &isnull);
 
-		found = !isnull && DatumGetTimestampTz(created) > oldest &&
-			!TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data));
+		if (isnull || DatumGetTimestampTz(created) <= oldest)
+			continue;
+		if (TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data)))
+			own = true;
+		else
+			committed = true;
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
-	return found;
+	if (committed)
+		made->seen_at = GetCurrentTimestamp();
+	else if (own)
+		made->stored_in = epoch;
+	return committed || own;
 }
 
 static void
@@ -157,9 +170,7 @@ job_store_definition(PinMade *made)
 	SET_VARSIZE(sha256, VARHDRSZ + PIN_HASH_LEN);
 	memcpy(VARDATA(sha256), made->sha256, PIN_HASH_LEN);
 	definitions = open_definitions();
-	if (find_row(definitions, hash_index(definitions), sha256))
-		made->seen_at = GetCurrentTimestamp();
-	else
+	if (!find_row(definitions, hash_index(definitions), sha256, made))
 	{
 		insert_row(definitions, made, sha256);
 		made->stored_in = epoch;

@@ -24,9 +24,11 @@
 #include "base/touch.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "libpq/pqsignal.h"
 #include "postmaster/bgworker.h"
 #include "queue/message.h"
 #include "storage/ipc.h"
+#include "storage/lwlock.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "worker/caller.h"
@@ -43,7 +45,19 @@
 #define CLAIM_PAUSE_US 2000
 #define CLAIM_FULL_PAUSE_US 5000
 
+/*
+ * With this many jobs in hand more are claimed only when there was a moment
+ * with nothing to do: where models are fast it is this process that is the
+ * limit, and a fuller window would only make every call dearer (libcurl's
+ * work grows with its connections) and every owner's next job later.
+ */
+#define BUSY_JOBS 128
+
+/* Without such a moment for so long another caller would help. */
+#define SATURATED_US 10000
+
 #define FAULT_PAUSE_US 1000000
+#define ACTIVITY_US 100000
 #define MAX_OWNERS_A_CLAIM 256
 
 /* Whether a cancelled step has ended is looked at so often. */
@@ -55,6 +69,9 @@ Caller		caller;
 
 static MemoryContext scratch;	/* reset each turn */
 static int64 claim_after_us = 0;
+static bool taking = false;		/* claimed jobs are not all in the window yet */
+static bool rested = true;		/* since the last claim */
+static int64 rested_us = 0;		/* when it last had nothing to do */
 
 /* ---- the turn's transaction ---- */
 
@@ -143,6 +160,7 @@ read_claim(BoardClaim *claims, int nclaims, Claimed *claimed)
 		}
 	}
 	/* if a crash forgets the claim, the job is queued as it was */
+	taking = true;
 	queue_commit(false);
 	MemoryContextSwitchTo(scratch);
 }
@@ -191,6 +209,7 @@ begin_claimed(Claimed *claimed)
 	}
 	forboth(lc, claimed->jobs, checkpoints, claimed->checkpoints)
 		job_begin(lfirst(lc), lfirst(checkpoints));
+	taking = false;
 	pg_atomic_fetch_add_u64(&my_worker->jobs, list_length(claimed->jobs));
 }
 
@@ -216,7 +235,9 @@ claim(void)
 	Claimed		claimed = {NIL};
 	int			n;
 
-	if (clock_us() < claim_after_us || !board_has_work())
+	if (clock_us() < claim_after_us || save_in_trouble() ||
+		!board_has_work() ||
+		(caller.njobs - caller.nwaiting >= BUSY_JOBS && !rested))
 		return;
 	n = board_take(claims, MAX_OWNERS_A_CLAIM);
 	(void) window_quotas(claims, n);
@@ -226,6 +247,7 @@ claim(void)
 		claim_after_us = clock_us() + CLAIM_FULL_PAUSE_US;
 		return;
 	}
+	rested = false;
 	caller_transaction_end();
 	read_claim(claims, n, &claimed);
 	settle_claim(claims, n, &claimed);
@@ -234,8 +256,7 @@ claim(void)
 		worker_wake_idle_caller(MyDatabaseId);
 	if (claimed.jobs == NIL || caller.njobs >= CLAIM_JOBS)
 		claim_after_us = clock_us() + CLAIM_PAUSE_US;
-	if (claimed.jobs != NIL)
-		begin_claimed(&claimed);
+	begin_claimed(&claimed);
 }
 
 /* ---- what comes from others ---- */
@@ -339,10 +360,41 @@ is_busy(void)
 static void
 tell_room(bool resting)
 {
-	bool		room = caller.njobs - caller.nwaiting < setting_caller_window;
+	int			njobs = caller.njobs - caller.nwaiting;
+	bool		room = njobs < setting_caller_window;
+	bool		saturated = njobs >= BUSY_JOBS &&
+		clock_us() - rested_us > SATURATED_US;
 
 	(void) pg_atomic_exchange_u32(&my_worker->idle, resting && room ? 1 : 0);
-	worker_set_full(!room && board_has_work());
+	worker_set_full((!room || saturated) && board_has_work());
+}
+
+/* What pg_stat_activity shows of this process. */
+static void
+show_activity(void)
+{
+	static int64 shown_us = 0;
+	static int	njobs = -1;
+	static int	ncalls = -1;
+	int			now_calls = call_live(caller.calls);
+	char		text[80];
+
+	if ((njobs == caller.njobs && ncalls == now_calls) ||
+		(caller.njobs > 0 && clock_us() - shown_us < ACTIVITY_US))
+		return;
+	shown_us = clock_us();
+	njobs = caller.njobs;
+	ncalls = now_calls;
+	snprintf(text, sizeof(text), "chaincall: %d jobs, %d calls", njobs, ncalls);
+	pgstat_report_activity(njobs > 0 ? STATE_RUNNING : STATE_IDLE, text);
+}
+
+/* There is nothing to do just now. */
+static void
+rest(void)
+{
+	rested = true;
+	rested_us = clock_us();
 }
 
 /* Lets the network work, or sleeps, until there is something to do. */
@@ -360,15 +412,22 @@ wait_for_work(void)
 		until_us = Min(until_us, now + CANCEL_LOOK_US);
 	if (has_ready() || until_us <= now)
 		until_us = 0;
-	pgstat_report_activity(STATE_IDLE, NULL);
+	show_activity();
+	touch_clear();
 	if (call_live(caller.calls) > 0)
 	{
-		touch_clear();
-		(void) call_turn(caller.calls, until_us);
+		if (!call_turn(caller.calls, 0))
+		{
+			rest();
+			(void) call_turn(caller.calls, until_us);
+		}
 	}
 	else if (until_us > 0)
+	{
+		rest();
 		worker_sleep(until_us == CLOCK_NEVER ? -1 :
 					 (long) Min((until_us - now + 999) / 1000, 60000));
+	}
 	pg_atomic_write_u32(&my_worker->idle, 0);
 	pg_atomic_write_u32(&my_worker->calls_now, call_live(caller.calls));
 }
@@ -420,8 +479,15 @@ recover(void)
 	EmitErrorReport();
 	FlushErrorState();
 	AbortCurrentTransaction();
+	LWLockReleaseAll();
+	pgstat_report_wait_end();
 	caller.in_transaction = false;
 	touch_clear();
+	/* nobody would drive them, as long as this worker lives */
+	if (taking)
+		ereport(FATAL,
+				(errcode(edata->sqlerrcode),
+				 errmsg("a caller gives back the jobs that it has just claimed")));
 	claim_after_us = clock_us() + FAULT_PAUSE_US;
 	if (is_gone(edata->sqlerrcode))
 		proc_exit(0);
@@ -446,6 +512,8 @@ void
 chaincall_caller_main(Datum arg)
 {
 	worker_start(WORKER_CALLER);
+	/* a cancel would meet any job's expression: jobs have chaincall.cancel() */
+	pqsignal(SIGINT, SIG_IGN);
 	caller.cxt = AllocSetContextCreate(TopMemoryContext, "chaincall caller",
 									   ALLOCSET_DEFAULT_SIZES);
 	scratch = AllocSetContextCreate(caller.cxt, "chaincall turn",

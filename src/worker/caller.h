@@ -185,6 +185,7 @@ extern void save_span(Job *job, SpanRow *row);
 extern MemoryContext save_context(void);
 extern void save_end(JobEnd *end, Oid owner);
 extern bool save_pending(void);
+extern bool save_in_trouble(void);
 extern int64 save_due(bool busy);
 extern void save_commit(void);
 extern void save_orphan(Job *job);

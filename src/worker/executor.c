@@ -8,6 +8,9 @@
  * FLUSH_US.  A step that takes longer than that is what the timer is for: it
  * wakes the callers, who flush for themselves.
  *
+ * A step that goes on for a second after its timeout has been told loses its
+ * process; a cancelled one too, which handover_check() sees to.
+ *
  * It leaves when it has been idle for long, when its turn is over and another
  * role waits for its place, when it is told to, or when the role may no longer
  * be here.  A step that kills its session kills just this process.
@@ -15,7 +18,6 @@
 #include "postgres.h"
 
 #include <signal.h>
-#include <unistd.h>
 
 #include "access/xact.h"
 #include "base/clock.h"
@@ -30,11 +32,8 @@
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/lock.h"
-#include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
@@ -58,6 +57,9 @@
 /* Answers that do not fit are tried again after this long. */
 #define NO_ROOM_WAIT_MS 5
 
+/* A step that does not heed its timeout is ended this much later. */
+#define OVERDUE_MS 1000
+
 static MemoryContext order_cxt;
 static const TakenOrder *volatile running = NULL;
 static pg_uuid_t last_job;		/* whose session state may be left */
@@ -67,6 +69,7 @@ static XLogRecPtr unflushed = InvalidXLogRecPtr;
 static int	posted = 0;			/* answers since the last flush */
 static int64 first_posted_us;
 static TimeoutId nudge_timer;
+static TimeoutId overdue_timer;
 
 static int64 turn_began_us;
 static int64 turn_checked_us = 0;
@@ -93,15 +96,15 @@ handle_cancel(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
+/* The step's timeout has passed, and it was told, to no avail. */
 static void
-attend(void)
+handle_overdue(void)
 {
-	CHECK_FOR_INTERRUPTS();
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-	}
+	handover_overdue();
+	touch_orderly();
+	ProcDiePending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
 }
 
 /* ---- answers ---- */
@@ -127,11 +130,9 @@ post(const TakenOrder *taken, const Jsonb *output, const StepError *error,
 	{
 		/* callers make room by collecting what is there */
 		settle();
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 NO_ROOM_WAIT_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		attend();
+		worker_sleep(NO_ROOM_WAIT_MS);
+		/* it is stored: when we leave, whoever takes the order reads it */
+		CHECK_FOR_INTERRUPTS();
 	}
 	unflushed = Max(unflushed, lsn);
 	if (posted++ == 0)
@@ -196,7 +197,13 @@ serve_order(const TakenOrder *taken)
 	/* a cancel may have come before the handler could know */
 	if (handover_cancelled(taken))
 		QueryCancelPending = InterruptPending = true;
+	if (taken->order.timeout_ms > 0)
+		enable_timeout_after(overdue_timer,
+							 (int) Min(taken->order.timeout_ms + OVERDUE_MS,
+									   PG_INT32_MAX));
 	lsn = executor_run(taken, &output, &error);
+	if (taken->order.timeout_ms > 0)
+		disable_timeout(overdue_timer, false);
 	running = NULL;
 	pg_atomic_fetch_add_u64(&my_worker->steps, 1);
 	pg_atomic_fetch_add_u64(&my_worker->commits, 1);
@@ -225,17 +232,6 @@ turn_is_over(void)
 	return place_is_wanted();
 }
 
-/* The role is gone: nobody will ever serve its orders. */
-static void
-refuse_orders(void)
-{
-	handover_refuse(MyDatabaseId, my_worker->role,
-					step_error_make(CLASS_DENIED,
-									psprintf("the job's owner, role %u, no longer exists",
-											 my_worker->role),
-									NULL, NULL));
-}
-
 /* Whether the role may still connect here; asked about once a second. */
 static bool
 role_may_stay(void)
@@ -254,7 +250,7 @@ role_may_stay(void)
 											 ACL_CONNECT) == ACLCHECK_OK;
 	CommitTransactionCommand();
 	if (!exists)
-		refuse_orders();
+		handover_refuse(MyDatabaseId, my_worker->role);
 	return may;
 }
 
@@ -274,33 +270,24 @@ idle_time_left(int64 idle_since_us)
 }
 
 /*
- * Waits on the latch.  What the last job has left (locks, say) stays no longer
- * than a moment when no more of it comes.
+ * Sleeps.  What the last job has left (locks, say) stays no longer than a
+ * moment when no more of it comes.
  */
 static void
-sleep_idly(long ms, uint32 wait_event)
+sleep_idly(int64 idle_since_us, long ms)
 {
-	int			events;
-
-	if (last_job_valid)
-		ms = Min(ms, DISCARD_AFTER_MS);
-	events = WaitLatch(MyLatch,
-					   WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
-					   wait_event);
-	ResetLatch(MyLatch);
-	if ((events & WL_TIMEOUT) != 0 && last_job_valid)
+	if (last_job_valid &&
+		clock_us() - idle_since_us >= DISCARD_AFTER_MS * INT64CONST(1000))
 		discard();
+	worker_sleep(last_job_valid ? Min(ms, DISCARD_AFTER_MS) : ms);
 }
 
 /* Waits for an order; false: it is time to leave. */
 static bool
 wait_for_order(void)
 {
-	static uint32 wait_event = 0;
 	int64		idle_since_us = clock_us();
 
-	if (wait_event == 0)
-		wait_event = compat_wait_event("ChaincallExecutorIdle");
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	for (;;)
@@ -311,10 +298,9 @@ wait_for_order(void)
 		if (handover_waiting(my_worker->role) > 0)
 			break;
 		ms = idle_time_left(idle_since_us);
-		if (ms == 0 || pg_atomic_read_u32(&my_worker->stop) != 0)
+		if (ms == 0 || !worker_turn())
 			return false;
-		sleep_idly(ms, wait_event);
-		attend();
+		sleep_idly(idle_since_us, ms);
 	}
 	pg_atomic_write_u32(&my_worker->idle, 0);
 	return true;
@@ -324,11 +310,10 @@ static void
 serve(void)
 {
 	turn_began_us = clock_us();
-	while (pg_atomic_read_u32(&my_worker->stop) == 0 && !turn_is_over())
+	while (worker_turn() && !turn_is_over())
 	{
 		TakenOrder *taken;
 
-		attend();
 		if (!role_may_stay())
 			break;
 		MemoryContextReset(order_cxt);
@@ -356,6 +341,7 @@ static void
 force_settings(void)
 {
 	static const char *const forced[][2] = {
+		{"role", "none"},
 		{"synchronous_commit", "on"},
 		{"default_transaction_deferrable", "off"},
 		{"transaction_timeout", "0"},
@@ -378,6 +364,7 @@ chaincall_executor_main(Datum arg)
 	handover_serve();
 	pg_atomic_fetch_add_u64(&my_worker->jobs, 1);
 	nudge_timer = RegisterTimeout(USER_TIMEOUT, handover_nudge);
+	overdue_timer = RegisterTimeout(USER_TIMEOUT, handle_overdue);
 	force_settings();
 	order_cxt = AllocSetContextCreate(TopMemoryContext, "chaincall order",
 									  ALLOCSET_DEFAULT_SIZES);

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
 #include "worker/handover.h"
 
 /* An order that this executor has taken. */
@@ -22,6 +23,7 @@ typedef struct TakenOrder
 extern void handover_serve(void);
 extern TakenOrder *handover_take(void);
 extern bool handover_cancelled(const TakenOrder *taken);
+extern void handover_overdue(void);
 extern void handover_check_answer(const Jsonb *output);
 extern bool handover_answer(const TakenOrder *taken, const Jsonb *output,
 							const StepError *error, XLogRecPtr lsn);
@@ -32,8 +34,9 @@ extern void handover_notify(void);
 /* worker/handover_queue.c: executors and the launcher */
 extern bool handover_wanted(Oid *database, Oid *role);
 extern void handover_unasked(Oid database, Oid role);
+extern TimestampTz handover_look_at(void);
 extern bool handover_other_role_waits(Oid database, Oid role);
-extern void handover_refuse(Oid database, Oid role, const StepError *error);
+extern void handover_refuse(Oid database, Oid role);
 
 /* worker/executor_step.c */
 extern XLogRecPtr executor_run(const TakenOrder *taken, Jsonb **output,

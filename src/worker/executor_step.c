@@ -218,7 +218,7 @@ step_in_transaction(void *arg)
 				 errmsg("canceling statement due to user request")));
 	if (has_span(order))
 	{
-		SpanRow		row = {.try = 0,.cls = CLASS_NONE,.output = run->output};
+		SpanRow		row = {.try = 0, .cls = CLASS_NONE, .output = run->output};
 
 		run->phase = PHASE_CHECKPOINT;
 		write_span(run, &row);
@@ -254,7 +254,6 @@ clean_up(void)
 	RESUME_INTERRUPTS();
 	/* an error in code that was not the owner's is no reason to be it */
 	SetUserIdAndSecContext(GetSessionUserId(), 0);
-	error_context_stack = NULL;
 }
 
 static bool

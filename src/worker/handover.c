@@ -35,6 +35,7 @@
 
 /* A step that goes on after its cancel loses its executor. */
 #define CANCEL_WAIT_MS 1000
+#define CHECK_EVERY_MS 100
 
 struct Ticket
 {
@@ -223,7 +224,12 @@ read_answer(int slot, StepAnswer *answer)
 	answer->arg = tickets[slot].arg;
 	answer->died = order->died;
 	answer->pid = order->executor_pid;
-	if (order->died)
+	if (order->died && order->overdue)
+		answer->error = step_error_make(CLASS_TIMEOUT,
+										"step took longer than its timeout",
+										"It did not heed its cancel and was terminated.",
+										"Raise \"timeout\", or say with \"on_error\" what is to happen then.");
+	else if (order->died)
 		answer->error = step_error_make(CLASS_CRASH, "executor died", NULL,
 										"See the server's log for what happened to it.");
 	else
@@ -311,11 +317,15 @@ handover_cancel(Ticket *ticket)
 bool
 handover_check(void)
 {
+	static TimestampTz checked = 0;
 	TimestampTz now;
 
 	if (handover->cancelling == 0)
 		return false;
 	now = GetCurrentTimestamp();
+	if (now - checked < CHECK_EVERY_MS * INT64CONST(1000))
+		return;
+	checked = now;
 	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < handover->nslots; i++)
 	{
@@ -340,12 +350,12 @@ static void
 executor_leaves(int code, Datum arg)
 {
 	handover_notify();
-	if (holding < 0)
-		return;
 	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
-	slot_post_death(holding);
-	LWLockRelease(&handover->lock);
+	owner_queue_served(my_worker->database, my_worker->role, false);
+	if (holding >= 0)
+		slot_post_death(holding);
 	holding = -1;
+	LWLockRelease(&handover->lock);
 }
 
 /* This process serves its role from now on. */
@@ -356,7 +366,7 @@ handover_serve(void)
 										shared->nworkers * sizeof(Latch *));
 	before_shmem_exit(executor_leaves, (Datum) 0);
 	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
-	owner_queue_served(my_worker->database, my_worker->role);
+	owner_queue_served(my_worker->database, my_worker->role, true);
 	LWLockRelease(&handover->lock);
 }
 
@@ -396,6 +406,14 @@ handover_take(void)
 	blocks_free(&order->blocks);
 	LWLockRelease(&handover->lock);
 	return taken;
+}
+
+/* The order taken is overdue; should we die of it, tell so.  For a handler. */
+void
+handover_overdue(void)
+{
+	if (holding >= 0)
+		handover->slots[holding].overdue = true;
 }
 
 /* Has its caller cancelled it?  Safe in signal handlers. */

@@ -74,7 +74,8 @@ typedef struct StepAnswer
 	Jsonb	   *output;			/* or NULL: */
 	StepError  *error;
 	bool		died;			/* its executor died: error is of class crash,
-								 * and no span tells of it */
+								 * or timeout where it was ended for that; no
+								 * span tells of it */
 	int			pid;			/* of that executor */
 } StepAnswer;
 
@@ -88,7 +89,7 @@ extern Ticket *handover_offer(const StepOrder *order, void *arg);
 extern bool handover_collect(StepAnswer *answer);
 extern void handover_cancel(Ticket *ticket);
 extern bool handover_check(void);	/* now and then, by anybody */
-extern int	handover_waiting(Oid owner);	/* offered, not taken */
+extern int handover_waiting(Oid owner); /* offered, not taken */
 
 /* executors and the launcher are declared in worker/executor.h */
 

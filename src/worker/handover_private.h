@@ -60,6 +60,7 @@ typedef struct OrderSlot
 	bool		terminated;		/* told so that it cannot ignore it */
 	TimestampTz terminate_at;
 	bool		died;
+	volatile bool overdue;		/* of it: it did not heed its timeout */
 	XLogRecPtr	lsn;			/* flushed before the answer is told */
 	Blocks		blocks;			/* the order, later the answer */
 	int			prev;			/* in a queue */
@@ -81,6 +82,7 @@ typedef struct OwnerQueue
 	int			count;
 	int			asked;			/* executors that the launcher was asked for */
 	TimestampTz asked_at;
+	TimestampTz served_at;		/* when an executor last came or left */
 } OwnerQueue;
 
 /* Answers for a caller, in the order of their posting. */
@@ -103,7 +105,8 @@ typedef struct Handover
 	int			order_blocks;	/* blocks that orders take */
 	int			cancelling;		/* slots cancelled and still taken */
 	uint64		serial;
-	TimestampTz launcher_woken;
+	bool		look_asked;		/* the launcher shall look at the lines */
+	bool		look_planned;	/* and will, unless it has not been woken yet */
 	pg_atomic_uint64 synced;	/* LSN up to which answers may be told */
 	OrderSlot  *slots;
 	Mailbox    *mailboxes;		/* one for each WorkerSlot */
@@ -126,6 +129,6 @@ extern void owner_queue_append(int slot);
 extern void owner_queue_unlink(int slot);
 extern int	owner_queue_pop(Oid database, Oid owner);
 extern void owner_queue_wake(Oid database, Oid owner);
-extern void owner_queue_served(Oid database, Oid owner);
+extern void owner_queue_served(Oid database, Oid owner, bool came);
 
 #endif							/* CHAINCALL_HANDOVER_PRIVATE_H */

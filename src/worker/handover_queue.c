@@ -17,9 +17,14 @@
 #include "worker/handover_private.h"
 #include "worker/handover_wire.h"
 
-/* This many orders in line an executor, waiting this long, ask for another. */
+/*
+ * A role gets one more executor when this many orders an executor are in line
+ * and the first has waited for LONG_WAIT_MS, or when it has waited for longer
+ * than ANY_WAIT_MS: steps are slow then.
+ */
 #define LONG_LINE 8
 #define LONG_WAIT_MS 10
+#define ANY_WAIT_MS 100
 
 /* An executor that was asked for and has not come is asked for again. */
 #define ASK_AGAIN_MS 1000
@@ -39,7 +44,7 @@ owner_queue_append(int slot)
 	{
 		queue->head = queue->tail = -1;
 		queue->count = queue->asked = 0;
-		queue->asked_at = 0;
+		queue->asked_at = queue->served_at = 0;
 	}
 	order->prev = queue->tail;
 	order->next = -1;
@@ -86,14 +91,20 @@ owner_queue_pop(Oid database, Oid owner)
 	return slot;
 }
 
-/* An executor of that role is there now. */
+/*
+ * An executor of that role has come, or left: then those of other roles come
+ * first.
+ */
 void
-owner_queue_served(Oid database, Oid owner)
+owner_queue_served(Oid database, Oid owner, bool came)
 {
 	QueueKey	key = {database, owner};
 	OwnerQueue *queue = hash_search(handover_queues, &key, HASH_FIND, NULL);
 
-	if (queue != NULL && queue->asked > 0)
+	if (queue == NULL)
+		return;
+	queue->served_at = GetCurrentTimestamp();
+	if (came && queue->asked > 0)
 		queue->asked--;
 }
 
@@ -126,24 +137,23 @@ wake_executor(Oid database, Oid role)
 	return n;
 }
 
-/* Whether the launcher is to be told that the line is long; once in a while. */
-static bool
-line_is_long(Oid database, Oid owner, int executors)
+/*
+ * All executors of a role are busy: the launcher shall look at the lines after
+ * a while.  While it has a look planned it need not be woken.
+ */
+static void
+ask_for_look(void)
 {
-	QueueKey	key = {database, owner};
-	TimestampTz now = GetCurrentTimestamp();
-	OwnerQueue *queue;
-	bool		tell;
+	bool		planned;
 
+	if (handover->look_asked)
+		return;
 	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
-	queue = hash_search(handover_queues, &key, HASH_FIND, NULL);
-	tell = queue != NULL && queue->count > executors * LONG_LINE &&
-		TimestampDifferenceExceeds(handover->launcher_woken, now,
-								   LONG_WAIT_MS);
-	if (tell)
-		handover->launcher_woken = now;
+	planned = handover->look_planned;
+	handover->look_asked = handover->look_planned = true;
 	LWLockRelease(&handover->lock);
-	return tell;
+	if (!planned)
+		worker_wake_launcher();
 }
 
 /*
@@ -160,33 +170,55 @@ owner_queue_wake(Oid database, Oid owner)
 		worker_wake_launcher();
 		worker_wake(WORKER_EXECUTOR, database);
 	}
-	else if (executors > 0 && executors < setting_max_executors &&
-			 line_is_long(database, owner, executors))
-		worker_wake_launcher();
+	else if (executors > 0 && executors < setting_max_executors)
+		ask_for_look();
 }
 
 /* ---- what the launcher asks ---- */
 
-/* How many more executors the line needs. */
-static int
-executors_missing(OwnerQueue *queue, TimestampTz now)
+/* When a line with so many executors wants one more. */
+static TimestampTz
+long_from(const OwnerQueue *queue, int executors)
 {
-	int			there = worker_count(WORKER_EXECUTOR, queue->key.database,
-									 queue->key.owner);
-	int			needed = 1;
+	TimestampTz since = handover->slots[queue->head].at;
 
+	if (executors == 0)
+		return since;
+	return TimestampTzPlusMilliseconds(since,
+									   queue->count > executors * LONG_LINE ?
+									   LONG_WAIT_MS : ANY_WAIT_MS);
+}
+
+static int
+executors_of(OwnerQueue *queue, TimestampTz now)
+{
 	if (TimestampDifferenceExceeds(queue->asked_at, now, ASK_AGAIN_MS))
 		queue->asked = 0;
-	if (TimestampDifferenceExceeds(handover->slots[queue->head].at, now,
-								   LONG_WAIT_MS))
-		needed = Max(there, queue->count / LONG_LINE);
-	needed = Min(Max(needed, 1), setting_max_executors);
-	return needed - there - queue->asked;
+	return queue->asked + worker_count(WORKER_EXECUTOR, queue->key.database,
+									   queue->key.owner);
+}
+
+/* May the database have one more executor, those asked for included? */
+static bool
+has_place(Oid database)
+{
+	int			n = worker_count(WORKER_EXECUTOR, database, InvalidOid);
+	OwnerQueue *queue;
+	HASH_SEQ_STATUS seq;
+
+	hash_seq_init(&seq, handover_queues);
+	while ((queue = hash_seq_search(&seq)) != NULL)
+	{
+		if (queue->key.database == database)
+			n += queue->asked;
+	}
+	return n < setting_max_executors;
 }
 
 /*
- * The database and role that most need one more executor; false: none does.
- * It counts as asked for, until it comes or a second has passed.
+ * The database and role that most need one more executor, where there is a
+ * place for one; false: none does.  It counts as asked for, until it comes or a
+ * second has passed: whoever cannot start it just calls again then.
  */
 bool
 handover_wanted(Oid *database, Oid *role)
@@ -202,14 +234,14 @@ handover_wanted(Oid *database, Oid *role)
 	hash_seq_init(&seq, handover_queues);
 	while ((queue = hash_seq_search(&seq)) != NULL)
 	{
-		TimestampTz since = handover->slots[queue->head].at;
-		bool		has;
+		TimestampTz since = Max(handover->slots[queue->head].at,
+								queue->served_at);
+		int			executors = executors_of(queue, now);
+		bool		has = executors > 0;
 
-		if (executors_missing(queue, now) <= 0)
+		if (long_from(queue, executors) > now ||
+			!has_place(queue->key.database))
 			continue;
-		has = queue->asked > 0 ||
-			worker_count(WORKER_EXECUTOR, queue->key.database,
-						 queue->key.owner) > 0;
 		if (best != NULL && (has > longest_has ||
 							 (has == longest_has && since >= longest)))
 			continue;
@@ -243,6 +275,37 @@ handover_unasked(Oid database, Oid role)
 	if (queue != NULL && queue->asked > 0)
 		queue->asked--;
 	LWLockRelease(&handover->lock);
+}
+
+/*
+ * For the launcher, once handover_wanted() has named all: when to look again,
+ * DT_NOEND for not before it is woken.
+ */
+TimestampTz
+handover_look_at(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = DT_NOEND;
+	OwnerQueue *queue;
+	HASH_SEQ_STATUS seq;
+
+	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
+	if (handover->look_asked)
+		next = TimestampTzPlusMilliseconds(now, ANY_WAIT_MS);
+	hash_seq_init(&seq, handover_queues);
+	while ((queue = hash_seq_search(&seq)) != NULL)
+	{
+		int			executors = executors_of(queue, now);
+
+		/* a place that becomes free wakes the launcher */
+		if (executors > 0 && has_place(queue->key.database))
+			next = Min(next, Max(long_from(queue, executors),
+								 TimestampTzPlusMilliseconds(now, LONG_WAIT_MS)));
+	}
+	handover->look_asked = false;
+	handover->look_planned = next != DT_NOEND;
+	LWLockRelease(&handover->lock);
+	return next;
 }
 
 /* Does another role of the database have orders and no executor? */
@@ -314,13 +377,17 @@ refuse_one(Oid database, Oid role, const StringInfo bytes)
 }
 
 /*
- * Answers all orders in line of a role with the error, for a role that can
- * have no executor because it is gone.  Where memory is short some stay: call
- * it again.
+ * Answers all orders in line of a role that no longer exists: nobody will ever
+ * run them.  Where memory is short some stay: call it again.
  */
 void
-handover_refuse(Oid database, Oid role, const StepError *error)
+handover_refuse(Oid database, Oid role)
 {
+	StepError  *error =
+		step_error_make(CLASS_DENIED,
+						psprintf("the job's owner, role %u, no longer exists",
+								 role),
+						NULL, "Enqueue the job again as another role.");
 	StringInfoData bytes;
 
 	initStringInfo(&bytes);

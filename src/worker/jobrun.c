@@ -346,12 +346,21 @@ job_interrupt(const pg_uuid_t *id, bool expired)
 								   NULL, NULL));
 }
 
-/* Spans of the job have been committed. */
+/* Has it nothing to do but to wait, and for so long that it can be parked? */
+static bool
+waits_long(const Job *job)
+{
+	return job->ncalls == 0 && job->norders == 0 &&
+		job->wake_us != CLOCK_NEVER &&
+		job->wake_us - clock_us() > setting_park_after_ms * INT64CONST(1000);
+}
+
+/* Spans of the job have been committed: what waited for that can go on. */
 void
 job_saved(Job *job, int nspans)
 {
 	job->unsaved -= nspans;
-	if (job->unsaved == 0 && job->is_holding)
+	if (job->unsaved == 0 && (job->is_holding || waits_long(job)))
 		window_ready(job);
 }
 

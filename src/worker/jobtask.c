@@ -688,8 +688,7 @@ op_cancel(void *driver, Task *task)
 void
 jobtask_check_execute(Job *job, const char *signature)
 {
-	Oid			function = DatumGetObjectId(DirectFunctionCall1(to_regprocedure,
-																CStringGetTextDatum(signature)));
+	Oid			function = chain_find_signature(signature);
 
 	if (!OidIsValid(function))
 		ereport(ERROR,

@@ -27,6 +27,7 @@
 #include "queue/upkeep.h"
 #include "storage/ipc.h"
 #include "utils/acl.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker/worker.h"
@@ -39,6 +40,8 @@ PGDLLEXPORT void chaincall_maintainer_main(Datum arg);
 #define HOUR (60 * MINUTE)
 #define LONGEST_SLEEP MINUTE
 #define LONGEST_PAUSE MINUTE	/* after errors */
+#define LONGEST_LOCK_PAUSE (2 * SECOND) /* after one about a lock */
+#define LOCKS_LOGGED_AFTER 10
 
 /* True: there is more to do, it comes back at once. */
 typedef bool (*DutyRun) (void);
@@ -224,9 +227,9 @@ static Duty duties[] = {
 	{"looking for queued jobs", look, 0, SECOND, 20, false},
 	{"ending expired jobs", expire, 0, SECOND, 20, false},
 	{"telling of executors that cannot start", tell_troubles, SECOND, 2 * SECOND, 20, false},
-	{"dropping old partitions", retire_partitions, 10 * SECOND, HOUR, 20, false},
-	{"deleting old rows", queue_retain, 20 * SECOND, HOUR, 4, false},
-	{"deleting old definitions", retain_definitions, HOUR, 24 * HOUR, 100, false},
+	{"dropping old partitions", retire_partitions, 2 * SECOND, HOUR, 20, false},
+	{"deleting old rows", queue_retain, 3 * SECOND, HOUR, 4, false},
+	{"deleting old definitions", retain_definitions, 10 * SECOND, 24 * HOUR, 100, false},
 };
 
 /* ---- turns ---- */
@@ -235,9 +238,9 @@ static Duty duties[] = {
 static void
 report(const Duty *duty, const ErrorData *error, int64 pause)
 {
-	/* who holds a lock is no fault; it is tried again and again */
+	/* that somebody holds a lock is no fault, unless he does so for long */
 	int			level = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE &&
-		duty->failures < 10 ? DEBUG1 : LOG;
+		duty->failures % LOCKS_LOGGED_AFTER != 0 ? DEBUG1 : LOG;
 
 	ereport(level,
 			(errcode(error->sqlerrcode),
@@ -260,7 +263,9 @@ fail_duty(Duty *duty)
 	queue_abort();
 	MemoryContextSwitchTo(duty_context);
 	duty->failures++;
-	pause = Min(SECOND << Min(duty->failures - 1, 6), LONGEST_PAUSE);
+	pause = Min(SECOND << Min(duty->failures - 1, 6),
+				error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ?
+				LONGEST_LOCK_PAUSE : LONGEST_PAUSE);
 	report(duty, error, pause);
 	duty->rested = clock_us() + pause;
 	duty->due = duty->rested;
@@ -383,6 +388,8 @@ chaincall_maintainer_main(Datum arg)
 	worker_start(WORKER_MAINTAINER);
 	if (!worker_probe())
 		proc_exit(0);
+	/* one table that somebody has locked is not to hold up what needs another */
+	SetConfigOption("lock_timeout", "100ms", PGC_SUSET, PGC_S_SESSION);
 	duty_context = AllocSetContextCreate(TopMemoryContext,
 										 "chaincall maintainer",
 										 ALLOCSET_DEFAULT_SIZES);

@@ -50,6 +50,7 @@ static int	nends = 0;			/* that have not been tried */
 static int	nlocked = 0;
 static int64 oldest_us = 0;		/* when the oldest item came; 0: none */
 static int64 not_before_us = 0; /* after a fault, or for locked rows */
+static bool in_trouble = false;
 
 static void
 note_item(void)
@@ -129,6 +130,13 @@ save_due(bool busy)
 		return not_before_us;	/* locked ones only */
 	due = !busy || nspans + nends >= SAVE_ITEMS ? 0 : oldest_us + SAVE_US;
 	return Max(due, not_before_us);
+}
+
+/* Is the database not able to take what is pending? */
+bool
+save_in_trouble(void)
+{
+	return in_trouble;
 }
 
 /* ---- writing ---- */
@@ -363,8 +371,10 @@ save_commit(void)
 		!(is_rows_fault(error->sqlstate) && write_singly()))
 	{
 		not_before_us = clock_us() + FAULT_US;
+		in_trouble = true;
 		return;
 	}
+	in_trouble = false;
 	drop_saved_spans(nspans);
 	settle_ends();
 }

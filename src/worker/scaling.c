@@ -13,6 +13,7 @@
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -21,7 +22,8 @@
 #include "worker/staff.h"
 
 #define SURPLUS_MS 60000		/* a caller above the minimum may idle */
-#define TROUBLE_MS 5000			/* until a start is tried again */
+#define TROUBLE_MS 3000			/* until a start is tried again */
+#define LOOK_AGAIN_MS 1100		/* whether those have come that were started */
 #define MAX_WANTED 64			/* roles looked at in a turn */
 
 /* Since when a caller has had nothing to do. */
@@ -211,6 +213,7 @@ start_executor(Oid database, Oid role)
 {
 	const DatabaseSlot *slot = database_slot(database);
 	TroubleReason reason;
+	TimestampTz again;
 
 	if (!setting_workers || slot == NULL || slot->barred > 0 ||
 		slot->state != DATABASE_ACTIVE)
@@ -218,18 +221,28 @@ start_executor(Oid database, Oid role)
 	if (staff_count(WORKER_EXECUTOR, database, InvalidOid) >=
 		Max(setting_min_executors, setting_max_executors))
 		return false;
-	if (trouble_recent(database, role, TROUBLE_MS))
+	again = TimestampTzPlusMilliseconds(trouble_last(database, role),
+										TROUBLE_MS);
+	if (again > GetCurrentTimestamp())
 	{
-		staff_turn_at(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												  TROUBLE_MS));
+		staff_turn_at(again);
 		return false;
 	}
 	reason = judge_role(role);
+	if (reason == TROUBLE_NO_ROLE)
+	{
+		handover_refuse(database, role);
+		return false;
+	}
 	if (reason == TROUBLE_NONE &&
 		!staff_start(WORKER_EXECUTOR, database, role))
 		reason = TROUBLE_NO_SLOT;
 	if (reason != TROUBLE_NONE)
+	{
 		tell_trouble(database, role, reason);
+		staff_turn_at(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												  TROUBLE_MS));
+	}
 	return reason == TROUBLE_NONE;
 }
 
@@ -240,14 +253,22 @@ scaling_executors(void)
 	Oid			databases[MAX_WANTED];
 	Oid			roles[MAX_WANTED];
 	int			nrefused = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	static TimestampTz look_again = 0;
 
 	while (nrefused < MAX_WANTED &&
 		   handover_wanted(&databases[nrefused], &roles[nrefused]))
 	{
 		if (!start_executor(databases[nrefused], roles[nrefused]))
 			nrefused++;
+		else
+			look_again = TimestampTzPlusMilliseconds(now, LOOK_AGAIN_MS);
 	}
+	/* one that has died at its start counts as on its way for a while */
+	if (look_again > now)
+		staff_turn_at(look_again);
 	/* not before now, or the same would be asked for for ever */
 	while (--nrefused >= 0)
 		handover_unasked(databases[nrefused], roles[nrefused]);
+	staff_turn_at(handover_look_at());
 }

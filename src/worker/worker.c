@@ -27,6 +27,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "worker/worker.h"
 
@@ -75,7 +76,7 @@ set_signals(WorkerKind kind)
 
 /* ---- start ---- */
 
-/* A worker that did not get as far as its database says so when it exits. */
+/* An executor that did not get as far as its database says so at its exit. */
 static void
 note_trouble(int code, Datum arg)
 {
@@ -313,7 +314,10 @@ worker_probe(void)
 	usable = worker_extension_usable();
 	/* before anything runs: what was copied from elsewhere is not ours to do */
 	if (usable)
+	{
 		queue_adopt_copy();
+		queue_make_first_partitions();
+	}
 	database_set_state(MyDatabaseId, usable ? DATABASE_ACTIVE : DATABASE_OFF);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return usable;

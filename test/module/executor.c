@@ -1,6 +1,7 @@
 /*
  * executor.c
- *	  A backend in a caller's place: it offers orders and collects answers.
+ *	  A backend in a caller's place: it offers orders and collects answers;
+ *	  the launcher sees to executors.
  */
 #include "postgres.h"
 
@@ -12,7 +13,6 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "postmaster/bgworker.h"
 #include "storage/latch.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -23,7 +23,6 @@
 PG_FUNCTION_INFO_V1(chaincall_test_executor_offer);
 PG_FUNCTION_INFO_V1(chaincall_test_executor_cancel);
 PG_FUNCTION_INFO_V1(chaincall_test_executor_collect);
-PG_FUNCTION_INFO_V1(chaincall_test_executor_start);
 PG_FUNCTION_INFO_V1(chaincall_test_executor_bench);
 
 #define MAX_OFFERS 1000
@@ -34,46 +33,8 @@ static int	noffered = 0;
 static void
 be_caller(void)
 {
-	if (my_worker == NULL)
-		worker_enter(WORKER_CALLER, MyDatabaseId, InvalidOid);
-}
-
-static void
-start_executor(Oid role)
-{
-	BackgroundWorker worker = {0};
-	BackgroundWorkerHandle *handle;
-
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strcpy(worker.bgw_library_name, "chaincall");
-	strcpy(worker.bgw_function_name, "chaincall_executor_main");
-	strcpy(worker.bgw_name, "chaincall executor");
-	strcpy(worker.bgw_type, "chaincall executor");
-	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
-	memcpy(worker.bgw_extra, &role, sizeof(Oid));
-	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
-		elog(ERROR, "no free worker slot");
-}
-
-static void
-start_wanted(void)
-{
-	Oid			database;
-	Oid			role;
-
-	while (handover_wanted(&database, &role))
-		start_executor(role);
-}
-
-/* As the launcher would: executors for the roles that want some. */
-Datum
-chaincall_test_executor_start(PG_FUNCTION_ARGS)
-{
-	be_caller();
-	start_executor(PG_GETARG_OID(0));
-	PG_RETURN_VOID();
+	if (my_worker == NULL && !worker_enter(WORKER_CALLER, MyDatabaseId, InvalidOid))
+		elog(ERROR, "this database wants no callers");
 }
 
 static char *
@@ -87,9 +48,9 @@ text_field(Jsonb *object, const char *key)
 static int
 int_field(Jsonb *object, const char *key, int otherwise)
 {
-	char	   *text = text_field(object, key);
+	Jsonb	   *value = json_field(object, key);
 
-	return text ? atoi(text) : otherwise;
+	return value ? atoi(JsonbToCString(NULL, &value->root, VARSIZE(value))) : otherwise;
 }
 
 static const char **
@@ -162,7 +123,6 @@ chaincall_test_executor_offer(PG_FUNCTION_ARGS)
 	ticket = handover_offer(&order, (void *) (intptr_t) noffered);
 	if (ticket == NULL)
 		PG_RETURN_INT32(-1);
-	start_wanted();
 	offered[noffered] = ticket;
 	PG_RETURN_INT32(noffered++);
 }
@@ -189,7 +149,6 @@ chaincall_test_executor_collect(PG_FUNCTION_ARGS)
 
 		if (left <= 0)
 			PG_RETURN_NULL();
-		start_wanted();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Min(left, 100), PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
@@ -249,7 +208,6 @@ chaincall_test_executor_bench(PG_FUNCTION_ARGS)
 		}
 		if (!handover_collect(&answer))
 		{
-			start_wanted();
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 							 10, PG_WAIT_EXTENSION);
 			ResetLatch(MyLatch);

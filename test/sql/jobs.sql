@@ -66,6 +66,25 @@ SET chaincall.max_input = '1 kB';
 SELECT enqueue('says', jsonb_build_object('text', repeat('x', 2000))::text);
 RESET chaincall.max_input;
 
+-- a DEFAULT that enqueues the same chain and changes what it was pinned from, while the trigger is at it
+CREATE FUNCTION sly() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  IF current_setting('regress.depth', true) = '1' THEN
+    RETURN 'inner';
+  END IF;
+  PERFORM set_config('regress.depth', '1', true);
+  CREATE OR REPLACE FUNCTION slyer(x text DEFAULT sly()) RETURNS text LANGUAGE chaincall AS '{value: "new {{x}}"}';
+  INSERT INTO chaincall.job (chain, run_at) VALUES ('slyer', 'tomorrow'), ('slyer', 'tomorrow');
+  RETURN 'outer';
+END
+$$;
+CREATE FUNCTION slyer(x text DEFAULT sly()) RETURNS text LANGUAGE chaincall AS '{value: "old {{x}}"}';
+BEGIN;
+INSERT INTO chaincall.job (chain, run_at) SELECT 'slyer', 'tomorrow' FROM generate_series(1, 2);
+SELECT input, body #>> '{chains,0,body}' FROM chaincall.job JOIN chaincall.definition ON sha256 = definition ORDER BY id;
+ROLLBACK;
+DROP FUNCTION slyer, sly;
+
 -- chains: unknown, ambiguous, no chain, null
 SELECT enqueue('nosuch');
 SELECT enqueue('lower');
@@ -138,6 +157,19 @@ SET ROLE regress_job_app;
 SELECT lends()::regrole;
 RESET ROLE;
 
+-- nor does a superuser who maintains a role's table enqueue for himself what the role's index expression enqueues
+SET ROLE regress_job_app;
+CREATE FUNCTION sneaks() RETURNS void LANGUAGE sql AS $$ INSERT INTO chaincall.job (chain, input, run_at) VALUES ('chaincall_regress.says', '{"text": "sneaked"}', 'tomorrow') $$;
+CREATE FUNCTION looks(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM chaincall_regress.sneaks(); RETURN n; END $$;
+CREATE TABLE indexed AS SELECT 1 AS n;
+CREATE INDEX ON indexed (looks(n));
+RESET ROLE;
+REINDEX TABLE indexed;
+ANALYZE indexed;
+SELECT count(*) > 1, count(DISTINCT owner), min(owner::regrole::text) FROM chaincall.job WHERE input->>'text' = 'sneaked';
+DROP TABLE indexed;
+DELETE FROM chaincall.job WHERE input->>'text' = 'sneaked';
+
 -- dedupe_key: one job not yet started per owner, chain and key
 SET ROLE regress_job_app;
 SELECT enqueue('says', '{"text": "a"}', ', dedupe_key', $$, 'k'$$);
@@ -188,6 +220,22 @@ RESET ROLE;
 DELETE FROM chaincall.job;
 DROP OWNED BY regress_job_new;
 DROP ROLE regress_job_new;
+
+-- what is rolled back around jobs does not store their definition again and again
+CREATE FUNCTION often() RETURNS text LANGUAGE chaincall AS '{value: x}';
+DO $$
+BEGIN
+  FOR i IN 1..100 LOOP
+    BEGIN
+      INSERT INTO chaincall.job (chain, run_at) VALUES ('often', 'tomorrow');
+      IF i % 2 = 1 THEN RAISE division_by_zero; END IF;
+    EXCEPTION WHEN division_by_zero THEN NULL;
+    END;
+  END LOOP;
+END
+$$;
+SELECT count(*), count(DISTINCT definition), (SELECT count(*) FROM chaincall.definition WHERE body::text LIKE '%often%') FROM chaincall.job WHERE chain LIKE '%often%';
+DELETE FROM chaincall.job;
 
 -- pinning: a chain, those it calls (each once, itself too), functions and the shapes of their answers
 CREATE TYPE party AS (name text, born date);

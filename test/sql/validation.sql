@@ -735,11 +735,23 @@ value: [no, yes, on, off, 0777, 0x1F, 1:30, 2024-05-01, 1_000, .5, +1, ~, null, 
 $$);
 
 ----------------------------------------------------------------------------------------------------------------------
+-- Waits
+
+SELECT create_chain('wait: 1 hour');
+SELECT create_chain('wait: "{{x}}"');
+SELECT create_chain('wait: tomorrow');
+SELECT create_chain('wait: -1 s');
+SELECT create_chain('wait: 5');
+SELECT create_chain('wait: ""');
+SELECT create_chain('wait: [1 s]');
+SELECT create_chain($$
+wait: 1 s
+retry: 2
+$$);
+
+----------------------------------------------------------------------------------------------------------------------
 -- Not yet supported
 
-SELECT create_chain($$
-wait: 1 hour
-$$);
 SELECT create_chain($$
 steps:
   a:

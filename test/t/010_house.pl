@@ -154,24 +154,25 @@ subtest 'DROP and CREATE EXTENSION' => sub {
 };
 
 subtest 'the extension goes with something else' => sub {
-	for my $sql ('DROP SCHEMA chaincall CASCADE', 'BEGIN; CREATE ROLE r SUPERUSER; REASSIGN OWNED BY CURRENT_USER TO r; DROP OWNED BY r CASCADE; DROP ROLE r; COMMIT')
-	{
-		my $session = session($node, dbname => 'template1');
-		my $in;
+	my %ways = (
+		'DROP SCHEMA' => [ 'CREATE EXTENSION chaincall', 'DROP SCHEMA chaincall CASCADE' ],
+		'DROP OWNED' => [ 'CREATE ROLE r SUPERUSER; SET ROLE r; CREATE EXTENSION chaincall; RESET ROLE', 'DROP OWNED BY r CASCADE; DROP ROLE r' ]);
 
-		$session->must('CREATE DATABASE goes');
-		$in = session($node, dbname => 'goes');
-		$in->must('CREATE EXTENSION chaincall');
-		has_workers($node, 'workers', 'goes', 'postgres');
-		$in->run($sql) unless $sql =~ /OWNED/;
-		$in->must('CREATE ROLE r SUPERUSER; SET ROLE r; DROP EXTENSION chaincall; CREATE EXTENSION chaincall; RESET ROLE; DROP OWNED BY r CASCADE; DROP ROLE r')
-		  if $sql =~ /OWNED/;
-		has_workers($node, ($sql =~ /OWNED/ ? 'DROP OWNED' : $sql) . ': none', 'postgres');
-		$in->must('CREATE EXTENSION chaincall');
+	for my $way (sort keys %ways)
+	{
+		my ($create, $drop) = @{ $ways{$way} };
+		my $session;
+
+		$node->safe_psql('postgres', 'CREATE DATABASE goes');
+		$session = session($node, dbname => 'goes');
+		$session->must($create);
+		has_workers($node, "$way: workers before", 'goes', 'postgres');
+		$session->must($drop);
+		has_workers($node, 'none after', 'postgres');
+		$session->must('CREATE EXTENSION chaincall');
 		has_workers($node, 'and again', 'goes', 'postgres');
-		$in->quit;
-		$session->must('DROP DATABASE goes');
 		$session->quit;
+		$node->safe_psql('postgres', 'DROP DATABASE goes');
 	}
 };
 
@@ -296,6 +297,24 @@ subtest 'too few worker slots' => sub {
 	like(slurp_file($few->logfile), qr/HINT: +Raise max_worker_processes \(2 now\)/, 'and what to do');
 	is($few->safe_psql('postgres', 'SELECT 1'), '1', 'the server works');
 	$few->stop;
+};
+
+subtest 'an executor that cannot start' => sub {
+	my $session = session($node);
+	my $jobs = q{SELECT count(*) = %d FROM chaincall.job WHERE owner = 'other'::regrole AND state = 'succeeded'};
+
+	$session->must("CREATE FUNCTION one() RETURNS jsonb LANGUAGE chaincall AS \$\$ {sql: SELECT 1} \$\$; SELECT chaincall.grant_usage('other')");
+	$session->must("SET ROLE other; INSERT INTO chaincall.job (chain) VALUES ('public.one()'); RESET ROLE");
+	ok($node->poll_query_until('postgres', sprintf($jobs, 1)), 'one that can');
+	$session->must("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'chaincall executor'");
+	ok($node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'chaincall executor'}), 'it is gone');
+	$session->must("SET ROLE other; INSERT INTO chaincall.job (chain) SELECT 'public.one()' FROM generate_series(1, 20); RESET ROLE");
+	ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM chaincall.alert WHERE message ~ 'no executor can start for role "other"'}), 'an alert says so');
+	is($session->must(sprintf($jobs, 1)), 't', 'the jobs wait');
+	$session->must('GRANT CONNECT ON DATABASE postgres TO PUBLIC');
+	ok($node->poll_query_until('postgres', sprintf($jobs, 21)), 'no longer than needed');
+	$session->must('DELETE FROM chaincall.alert');
+	$session->quit;
 };
 
 # --------------------------------------------------------------------------------------------------

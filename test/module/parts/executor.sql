@@ -1,4 +1,3 @@
-CREATE FUNCTION executor_start(role regrole) RETURNS void LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'chaincall_test_executor_start';
 CREATE FUNCTION executor_offer(role regrole, step jsonb) RETURNS integer LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'chaincall_test_executor_offer';
 CREATE FUNCTION executor_cancel(step integer) RETURNS void LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'chaincall_test_executor_cancel';
 CREATE FUNCTION executor_collect(ms integer DEFAULT 10000) RETURNS jsonb LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'chaincall_test_executor_collect';
