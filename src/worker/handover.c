@@ -324,7 +324,7 @@ handover_check(void)
 		return false;
 	now = GetCurrentTimestamp();
 	if (now - checked < CHECK_EVERY_MS * INT64CONST(1000))
-		return;
+		return true;
 	checked = now;
 	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < handover->nslots; i++)
