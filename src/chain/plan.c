@@ -363,6 +363,15 @@ open_more(ChainPlan *plan, bool model)
 }
 
 
+/* A context for PlanOptions.scratch, below parent. */
+MemoryContext
+plan_scratch_create(MemoryContext parent)
+{
+	/* the first block is kept at a reset: large enough for most steps */
+	return AllocSetContextCreate(parent, "chaincall scratch",
+								 0, 32 * 1024, ALLOCSET_DEFAULT_MAXSIZE);
+}
+
 /*
  * Makes the plan of one run.  inputs are the chain's arguments in order; they,
  * the definition and the options must outlive the plan, which lives in a
@@ -378,10 +387,8 @@ plan_create(Definition *definition, Jsonb **inputs,
 	ChainPlan  *plan = MemoryContextAllocZero(cxt, sizeof(ChainPlan));
 
 	plan->cxt = cxt;
-	/* the first block is kept at a reset: large enough for most steps */
-	plan->scratch = AllocSetContextCreate(cxt, "chaincall scratch",
-										  0, 32 * 1024,
-										  ALLOCSET_DEFAULT_MAXSIZE);
+	plan->scratch = options->scratch ? options->scratch :
+		plan_scratch_create(cxt);
 	plan->ops = ops;
 	plan->driver = driver;
 	plan->options = *options;

@@ -86,8 +86,11 @@ typedef struct PlanOptions
 	bool		untimed;		/* no timeouts: nothing is run */
 	bool		job;			/* statements are tried again after a deadlock
 								 * or serialization failure */
+	MemoryContext scratch;		/* of a driver of many plans, which are never
+								 * entered at once; NULL: the plan's own */
 } PlanOptions;
 
+extern MemoryContext plan_scratch_create(MemoryContext parent);
 extern ChainPlan *plan_create(Definition *definition, Jsonb **inputs,
 						 const PlanOptions *options, const PlanOps *ops,
 						 void *driver);

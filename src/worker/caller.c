@@ -516,6 +516,7 @@ chaincall_caller_main(Datum arg)
 									ALLOCSET_DEFAULT_SIZES);
 	caller.incarnation = my_worker->incarnation;
 	MemoryContextSwitchTo(caller.cxt);
+	caller.plan_scratch = plan_scratch_create(caller.cxt);
 	caller.calls = call_group_create(&job_guards);
 	window_make();
 	while (worker_turn())

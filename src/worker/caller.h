@@ -110,6 +110,7 @@ typedef struct Caller
 {
 	MemoryContext cxt;
 	uint64		incarnation;
+	MemoryContext plan_scratch; /* of all plans */
 	CallGroup  *calls;
 	HTAB	   *jobs;			/* id → Job */
 	HTAB	   *owners;

@@ -198,7 +198,7 @@ begin_work(void *arg)
 	BeginArg   *begin = arg;
 	Job		   *job = begin->job;
 	PinnedChain *chain = &job->pinned->chains[0];
-	PlanOptions options = {.job = true};
+	PlanOptions options = {.job = true, .scratch = caller.plan_scratch};
 	MemoryContext old = MemoryContextSwitchTo(job->cxt);
 	Jsonb	  **inputs;
 
