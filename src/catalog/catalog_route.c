@@ -220,7 +220,12 @@ check_usage(const ServerEntry *server, const char *model, Oid role)
 
 	if (compat_server_aclcheck(server->info.oid, role, ACL_USAGE) == ACLCHECK_OK)
 		return;
-	name = GetUserNameFromId(role, false);
+	name = GetUserNameFromId(role, true);
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_DENIED),
+				 errmsg("permission denied for model \"%s\"", model),
+				 errdetail("The role that the job belongs to was dropped.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_CHAIN_DENIED),
 			 errmsg("permission denied for model \"%s\"", model),
