@@ -421,11 +421,12 @@ wait_for_work(void)
 	touch_clear();
 	if (call_live(caller.calls) > 0)
 	{
+		CurrentResourceOwner = between;
 		if (!call_turn(caller.calls, 0))
 		{
 			rest();
 			CurrentResourceOwner = between;
-		(void) call_turn(caller.calls, until_us);
+			(void) call_turn(caller.calls, until_us);
 		}
 	}
 	else if (until_us > 0)
