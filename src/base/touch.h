@@ -23,6 +23,7 @@
 typedef struct TouchEntry
 {
 	uint64		incarnation;	/* 0: never used */
+	uint64		claimant;		/* whom the job says it is with */
 	Oid			database;		/* that the job is in */
 	pg_uuid_t	job;
 	volatile uint32 set;		/* job is being touched */
@@ -36,13 +37,21 @@ extern int	touch_left(TouchEntry **entries);
 extern void touch_forget(uint64 incarnation);
 extern void touch_orderly(void);
 
-/* The worker is about to work on the job's data. */
+/* The worker is about to work on the data of a job that claimant has. */
+static inline void
+touch_job_of(const pg_uuid_t *job, uint64 claimant)
+{
+	my_touch->job = *job;
+	my_touch->claimant = claimant;
+	pg_compiler_barrier();
+	my_touch->set = 1;
+}
+
+/* The same of a job of its own. */
 static inline void
 touch_job(const pg_uuid_t *job)
 {
-	my_touch->job = *job;
-	pg_compiler_barrier();
-	my_touch->set = 1;
+	touch_job_of(job, my_touch->incarnation);
 }
 
 /* It has left the job's data; safe in signal handlers. */

@@ -58,6 +58,9 @@ typedef struct PinnedChain
 	const char **column_names;
 	const char **column_types;
 	bool		has_steps;		/* sql or function steps, for executors */
+	/* who was last found to have EXECUTE, in which definition_generation() */
+	Oid			allowed;
+	uint64		allowed_in;
 } PinnedChain;
 
 typedef struct Pinned

@@ -383,7 +383,7 @@ plan_create(Definition *definition, Jsonb **inputs,
 {
 	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext,
 											  "chaincall plan",
-											  ALLOCSET_DEFAULT_SIZES);
+											  ALLOCSET_START_SMALL_SIZES);
 	ChainPlan  *plan = MemoryContextAllocZero(cxt, sizeof(ChainPlan));
 
 	plan->cxt = cxt;

@@ -12,6 +12,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "queue/queue.h"
+#include "queue/upkeep.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
@@ -33,6 +34,9 @@ static const char finish_sql[] =
 static const char still_sql[] =
 "SELECT q.id FROM pg_catalog.unnest($1) AS e(id), chaincall.job q"
 " WHERE q.id = e.id AND q.worker IS NOT DISTINCT FROM $2";
+
+static const char dead_sql[] =
+"UPDATE chaincall.job SET deaths = deaths + $2 WHERE id = $1 RETURNING owner, chain";
 
 typedef struct Column
 {
@@ -135,6 +139,28 @@ find_lost(JobEnd **ends, int n, uint64 incarnation)
 		ends[i]->lost = !ends[i]->lost && !ends[i]->done;
 }
 
+/* A job that has ended because its executors died of it: they are counted. */
+static void
+add_deaths(const JobEnd *end)
+{
+	Oid			types[] = {UUIDOID, INT4OID};
+	Datum		values[] = {UUIDPGetDatum(&end->job), Int32GetDatum(end->deaths)};
+	bool		isnull;
+	Oid			owner;
+	char	   *chain;
+
+	if (SPI_execute_with_args(dead_sql, 2, types, values, NULL, false,
+							  0) != SPI_OK_UPDATE_RETURNING ||
+		SPI_processed != 1)
+		elog(ERROR, "could not count deaths of a job");
+	owner = DatumGetObjectId(upkeep_column(0, 1, &isnull));
+	chain = TextDatumGetCString(upkeep_column(0, 2, &isnull));
+	queue_alert("dead_letter", &end->job, owner,
+				psprintf("%s: a step of the job has ended its executor %d times",
+						 chain, end->deaths),
+				"The server's log says how the executors ended.");
+}
+
 /*
  * Writes the ends of jobs that the incarnation owns, in a transaction of
  * queue_begin().  Sets done of those that were written, lost of those that
@@ -183,5 +209,10 @@ queue_finish(JobEnd **ends, int n, uint64 incarnation)
 		SPI_freetuptable(SPI_tuptable);
 		for (int i = 0; i < n; i++)
 			ends[i]->done = true;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		if (ends[i]->done && ends[i]->deaths > 0)
+			add_deaths(ends[i]);
 	}
 }

@@ -105,6 +105,7 @@ typedef struct JobEnd
 	Jsonb	   *output;
 	Jsonb	   *error;
 	TimestampTz run_at;			/* of waiting */
+	int			deaths;			/* executors that died of it: it failed */
 	bool		done;			/* set by queue_finish(): written */
 	bool		lost;			/* no longer ours, or gone */
 } JobEnd;

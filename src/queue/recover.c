@@ -82,25 +82,27 @@ read_accused(const pg_uuid_t *job, const char *lock, Accused *accused)
 }
 
 /*
- * Does the death count?  If the dead worker still has the job, or if it is
- * queued: its claim was rolled back with the worker, or it was recovered
- * before the entry was seen.  Not if that very death is counted already, nor
- * if the job has gone on or ended since.
+ * Does the death count?  claimant: the worker that had the job, which is the
+ * dead one itself or, of a dead executor, the caller whose order it ran.  It
+ * counts if the claimant had the job and is dead too (one that lives counts its
+ * executors' deaths itself), or if the job is queued: its claim was rolled back
+ * with the worker, or it was recovered before the entry was seen.  Not if that
+ * very death is counted already, nor if the job has gone on or ended since.
  */
 static bool
-is_guilty(const Accused *accused, uint64 incarnation)
+is_guilty(const Accused *accused, uint64 claimant)
 {
 	if (strcmp(accused->state, "running") == 0)
-		return accused->worker == incarnation;
+		return accused->worker == claimant && !worker_alive(claimant);
 	return strcmp(accused->state, "queued") == 0 &&
-		accused->worker != incarnation;
+		accused->worker != claimant;
 }
 
 static void
-count_death(const pg_uuid_t *job, uint64 incarnation)
+count_death(const pg_uuid_t *job, uint64 claimant)
 {
 	Oid			types[] = {UUIDOID, INT8OID};
-	Datum		values[] = {UUIDPGetDatum(job), Int64GetDatum((int64) incarnation)};
+	Datum		values[] = {UUIDPGetDatum(job), Int64GetDatum((int64) claimant)};
 
 	(void) SPI_execute_with_args("UPDATE chaincall.job SET state = 'queued', worker = $2, deaths = deaths + 1 WHERE id = $1",
 								 2, types, values, NULL, false, 0);
@@ -141,12 +143,12 @@ judge(const TouchEntry *entry)
 		!read_accused(&entry->job, " FOR UPDATE SKIP LOCKED", &accused);
 	if (accused.here && !accused.locked)
 	{
-		guilty = is_guilty(&accused, entry->incarnation);
+		guilty = is_guilty(&accused, entry->claimant);
 		dead = guilty && accused.deaths + 1 >= MAX_DEATHS;
 		if (dead)
 			bury(&entry->job, &accused);
 		else if (guilty)
-			count_death(&entry->job, entry->incarnation);
+			count_death(&entry->job, entry->claimant);
 	}
 	upkeep_commit(guilty, cxt);
 	if (dead)
@@ -168,7 +170,11 @@ judge_all(void)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (judge(&entries[i]))
+		/* a caller that lives counts deaths of its executors itself */
+		bool		told = entries[i].claimant != entries[i].incarnation &&
+			worker_alive(entries[i].claimant);
+
+		if (told || judge(&entries[i]))
 			touch_forget(entries[i].incarnation);
 	}
 }

@@ -60,6 +60,9 @@
 #define ACTIVITY_US 100000
 #define MAX_OWNERS_A_CLAIM 256
 
+/* Whether a cancelled step has ended is looked at so often. */
+#define CANCEL_LOOK_US 100000
+
 PGDLLEXPORT void chaincall_caller_main(Datum arg);
 
 Caller		caller;
@@ -405,6 +408,8 @@ wait_for_work(void)
 	tell_room(true);
 	if (board_has_work())
 		until_us = Min(until_us, claim_after_us);
+	if (handover_check())
+		until_us = Min(until_us, now + CANCEL_LOOK_US);
 	if (has_ready() || until_us <= now)
 		until_us = 0;
 	show_activity();
@@ -442,7 +447,6 @@ turn(void)
 	if (save_due(is_busy()) <= clock_us())
 		save_commit();
 	window_offer_held();
-	handover_check();
 	MemoryContextSwitchTo(scratch);
 	wait_for_work();
 }

@@ -28,6 +28,8 @@
 #include "utils/hsearch.h"
 #include "worker/handover.h"
 
+#define EXECUTOR_DEATHS MAX_DEATHS	/* of one step; then it is given up */
+
 typedef struct Job Job;
 
 /* Whose jobs this caller has in hand; owners take turns. */
@@ -172,7 +174,7 @@ extern void jobtask_sink(Trace *trace, Span *span);
 extern void jobtask_start(Job *job, Task *task);
 extern void jobtask_convert_output(Job *job);
 extern bool jobtask_tell(Job *job);
-extern void jobtask_check_execute(Job *job, const char *signature);
+extern void jobtask_check_execute(Job *job, PinnedChain *chain);
 extern uint32 jobtask_path_hash(const void *key, Size size);
 extern int	jobtask_path_match(const void *a, const void *b, Size size);
 extern bool jobtask_offer_held(Job *job);

@@ -51,6 +51,9 @@
 /* Whether another role waits is asked this often, once the turn is over. */
 #define TURN_CHECK_US 10000
 
+/* An idle executor gives up what the last job has left after this long. */
+#define DISCARD_AFTER_MS 100
+
 /* Answers that do not fit are tried again after this long. */
 #define NO_ROOM_WAIT_MS 5
 
@@ -150,8 +153,14 @@ post(const TakenOrder *taken, const Jsonb *output, const StepError *error,
 static void
 discard(void)
 {
+	/* a step's own settings are still in force, and must not stop this */
+	if (GetConfigOption("transaction_timeout", true, false) != NULL)
+		SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_SESSION);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	XactIsoLevel = XACT_READ_COMMITTED;
+	XactReadOnly = false;
+	XactDeferrable = false;
 	PortalHashTableDeleteAll();
 	ResetAllOptions();
 	DropAllPreparedStatements();
@@ -160,6 +169,7 @@ discard(void)
 	ResetTempTableNamespace();
 	ResetSequenceCaches();
 	CommitTransactionCommand();
+	last_job_valid = false;
 }
 
 static void
@@ -259,6 +269,19 @@ idle_time_left(int64 idle_since_us)
 	return (long) Max(left, 0);
 }
 
+/*
+ * Sleeps.  What the last job has left (locks, say) stays no longer than a
+ * moment when no more of it comes.
+ */
+static void
+sleep_idly(int64 idle_since_us, long ms)
+{
+	if (last_job_valid &&
+		clock_us() - idle_since_us >= DISCARD_AFTER_MS * INT64CONST(1000))
+		discard();
+	worker_sleep(last_job_valid ? Min(ms, DISCARD_AFTER_MS) : ms);
+}
+
 /* Waits for an order; false: it is time to leave. */
 static bool
 wait_for_order(void)
@@ -277,7 +300,7 @@ wait_for_order(void)
 		ms = idle_time_left(idle_since_us);
 		if (ms == 0 || !worker_turn())
 			return false;
-		worker_sleep(ms);
+		sleep_idly(idle_since_us, ms);
 	}
 	pg_atomic_write_u32(&my_worker->idle, 0);
 	return true;

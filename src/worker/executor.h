@@ -16,7 +16,7 @@ typedef struct TakenOrder
 {
 	StepOrder	order;
 	int			slot;
-	uint64		serial;
+	uint64		caller;			/* incarnation */
 } TakenOrder;
 
 /* worker/handover.c: executors */

@@ -380,15 +380,21 @@ record_failure(StepRun *run, const StepError *failure)
 
 /* ---- one order ---- */
 
-/* The pinned search_path, as a setting that RESET goes back to. */
+/*
+ * The pinned search_path, as a setting that RESET goes back to, whatever an
+ * earlier step of the job has set.
+ */
 static void
 set_search_path(void *arg)
 {
 	const StepRun *run = arg;
 	const char *path = run->order->search_path;
 
-	if (path != NULL && strcmp(namespace_search_path, path) != 0)
-		SetConfigOption("search_path", path, PGC_USERSET, PGC_S_OVERRIDE);
+	if (path == NULL || strcmp(namespace_search_path, path) == 0)
+		return;
+	SetConfigOption("search_path", path, PGC_USERSET, PGC_S_OVERRIDE);
+	if (strcmp(namespace_search_path, path) != 0)
+		SetConfigOption("search_path", path, PGC_USERSET, PGC_S_SESSION);
 }
 
 static void
@@ -496,7 +502,7 @@ executor_run(const TakenOrder *taken, Jsonb **output, StepError **error)
 	};
 
 	report_activity(order);
-	touch_job(&order->job);
+	touch_job_of(&order->job, taken->caller);
 	*error = run_to_its_end(&run);
 	*output = run.output;
 	touch_clear();

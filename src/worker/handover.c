@@ -253,7 +253,7 @@ handover_collect(StepAnswer *answer)
 	XLogRecPtr	late;
 	int			slot;
 
-	handover_check();
+	(void) handover_check();
 	if (tickets == NULL)
 		return false;
 	slot = take_answer(mailbox, &late);
@@ -311,19 +311,20 @@ handover_cancel(Ticket *ticket)
 
 /*
  * Ends executors that have gone on with a cancelled step for too long.  Cheap;
- * collecting does it too, but a caller may sleep.
+ * collecting does it too, but a caller may sleep.  True: there are some that have been
+ * asked to stop, look again soon.
  */
-void
+bool
 handover_check(void)
 {
 	static TimestampTz checked = 0;
 	TimestampTz now;
 
 	if (handover->cancelling == 0)
-		return;
+		return false;
 	now = GetCurrentTimestamp();
 	if (now - checked < CHECK_EVERY_MS * INT64CONST(1000))
-		return;
+		return true;
 	checked = now;
 	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < handover->nslots; i++)
@@ -340,6 +341,7 @@ handover_check(void)
 		tell_executor(order, SIGTERM);
 	}
 	LWLockRelease(&handover->lock);
+	return true;
 }
 
 /* ---- executors ---- */
@@ -396,7 +398,7 @@ handover_take(void)
 
 	taken = palloc(sizeof(TakenOrder));
 	taken->slot = holding;
-	taken->serial = order->serial;
+	taken->caller = order->caller;
 	bytes = blocks_read(&order->blocks);
 	wire_get_order(bytes, &taken->order);
 	/* an order that waits for its executor must not keep others out */

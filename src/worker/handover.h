@@ -88,7 +88,7 @@ extern void handover_init(void);
 extern Ticket *handover_offer(const StepOrder *order, void *arg);
 extern bool handover_collect(StepAnswer *answer);
 extern void handover_cancel(Ticket *ticket);
-extern void handover_check(void);	/* now and then, by anybody */
+extern bool handover_check(void);	/* now and then, by anybody */
 extern int handover_waiting(Oid owner); /* offered, not taken */
 
 /* executors and the launcher are declared in worker/executor.h */

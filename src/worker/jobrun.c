@@ -168,7 +168,7 @@ static Job *
 make_job(const ClaimedJob *claimed)
 {
 	MemoryContext cxt = AllocSetContextCreate(caller.cxt, "chaincall job",
-											  ALLOCSET_SMALL_SIZES);
+											  ALLOCSET_START_SMALL_SIZES);
 	Job		   *job = MemoryContextAllocZero(cxt, sizeof(Job));
 
 	job->cxt = cxt;
@@ -199,18 +199,23 @@ begin_work(void *arg)
 	Job		   *job = begin->job;
 	PinnedChain *chain = &job->pinned->chains[0];
 	PlanOptions options = {.job = true, .scratch = caller.plan_scratch};
-	MemoryContext old = MemoryContextSwitchTo(job->cxt);
+	int			n = chain->definition->nargs;
+	MemoryContext old = MemoryContextSwitchTo(caller.plan_scratch);
+	Jsonb	  **given;
 	Jsonb	  **inputs;
 
-	jobtask_check_execute(job, chain->signature);
-	inputs = pin_job_inputs(chain, begin->claimed->input,
-							&begin->null_for_strict);
-	for (int i = 0; i < chain->definition->nargs; i++)
-		inputs[i] = json_copy(job->cxt, inputs[i]);
+	jobtask_check_execute(job, chain);
+	given = pin_job_inputs(chain, begin->claimed->input,
+						   &begin->null_for_strict);
+	MemoryContextSwitchTo(job->cxt);
+	inputs = palloc(Max(n, 1) * sizeof(Jsonb *));
+	for (int i = 0; i < n; i++)
+		inputs[i] = json_copy(job->cxt, given[i]);
 	if (!begin->null_for_strict)
 		job->plan = plan_create(chain->definition, inputs, &options,
 								&job_plan_ops, job);
 	MemoryContextSwitchTo(old);
+	MemoryContextReset(caller.plan_scratch);
 }
 
 /*
@@ -268,6 +273,8 @@ job_end_as(Job *job, const char *state, StepError *error)
 		end.error = step_error_json(error);
 	else
 		end.output = job->output;
+	if (error != NULL && error->cls == CLASS_CRASH)
+		end.deaths = EXECUTOR_DEATHS;
 	if (strcmp(state, "waiting") == 0)
 		end.run_at = GetCurrentTimestamp() +
 			Max(job->wake_us - clock_us(), 0);

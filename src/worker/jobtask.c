@@ -25,12 +25,11 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "text/helper.h"
 #include "utils/timestamp.h"
 #include "worker/caller.h"
 #include "worker/convert.h"
-
-#define EXECUTOR_DEATHS 3		/* then the step is given up */
 
 /* ---- checkpoints of an earlier life ---- */
 
@@ -177,15 +176,42 @@ jobtask_sink(Trace *trace, Span *span)
 	trace_free_span(trace, span);
 }
 
-/* Writes the checkpoint of a step that this process has done itself. */
+/* Writes a row of a step; with output its checkpoint. */
 static void
-save_success(JobTask *jt, SpanRow *row, Jsonb *output)
+save_row(JobTask *jt, SpanRow *row, Jsonb *output)
 {
 	MemoryContext old = MemoryContextSwitchTo(save_context());
 
 	row->output = output;
 	save_span(jt->job, keep_row(row));
 	MemoryContextSwitchTo(old);
+}
+
+/* The row of a step that this process has seen to itself, begun now. */
+static SpanRow
+own_row(const JobTask *jt, const char *kind)
+{
+	SpanRow		row = {0};
+
+	row.job = jt->job->id;
+	row.owner = jt->job->owner->owner;
+	row.path = unconstify(char *, jt->task->path);
+	row.id = ids_span();
+	row.kind = kind;
+	row.started_at = row.ended_at = GetCurrentTimestamp();
+	row.tokens_in = row.tokens_out = -1;
+	row.attempt = jt->task->attempt;
+	return row;
+}
+
+/* Writes the failure of such a step. */
+static void
+save_failure(JobTask *jt, SpanRow *row, const StepError *error)
+{
+	row->cls = error->cls;
+	row->message = error->message;
+	row->try = jt->stored + ++jt->failures;
+	save_row(jt, row, NULL);
 }
 
 /* ---- model calls ---- */
@@ -261,17 +287,10 @@ start_wait(JobTask *jt, const JobCheckpoint *before)
 	}
 	else
 	{
-		SpanRow		row = {0};
+		SpanRow		row = own_row(jt, "wait");
 
-		row.job = jt->job->id;
-		row.owner = jt->job->owner->owner;
-		row.path = unconstify(char *, task->path);
-		row.id = ids_span();
-		row.kind = "wait";
-		row.started_at = GetCurrentTimestamp();
 		row.ended_at = Max(task->due, row.started_at);
-		row.tokens_in = row.tokens_out = -1;
-		save_success(jt, &row, task->params[0]);
+		save_row(jt, &row, task->params[0]);
 	}
 	list(jt, &jt->job->waits);
 }
@@ -454,7 +473,8 @@ jobtask_answer(const StepAnswer *answer)
 	MemoryContext old;
 
 	jt->ticket = NULL;
-	if (answer->died && ++jt->deaths < EXECUTOR_DEATHS)
+	if (answer->died && answer->error->cls == CLASS_CRASH &&
+		++jt->deaths < EXECUTOR_DEATHS)
 	{
 		list(jt, &jt->job->held);
 		window_hold(jt->job);
@@ -474,6 +494,14 @@ jobtask_answer(const StepAnswer *answer)
 	else
 		jt->output = json_copy(jt->task->cxt, answer->output);
 	MemoryContextSwitchTo(old);
+	if (answer->died &&
+		(jt->task->kind == TASK_SQL || jt->task->kind == TASK_FUNCTION))
+	{
+		SpanRow		row = own_row(jt, jt->task->kind == TASK_SQL ? "sql" :
+								  "function");
+
+		save_failure(jt, &row, jt->error);
+	}
 	ended(jt);
 }
 
@@ -527,27 +555,19 @@ run_helper(JobTask *jt)
 {
 	HelperArg	helper = {jt, NULL};
 	Job		   *job = jt->job;
-	SpanRow		row = {0};
+	SpanRow		row = own_row(jt, "function");
 	StepError  *error;
 	MemoryContext old = MemoryContextSwitchTo(job->cxt);
 	MemoryContext scratch = AllocSetContextCreate(job->cxt, "chaincall helper",
 												  ALLOCSET_DEFAULT_SIZES);
 
-	row.job = job->id;
-	row.owner = job->owner->owner;
-	row.path = unconstify(char *, jt->task->path);
-	row.id = ids_span();
-	row.kind = "function";
-	row.started_at = GetCurrentTimestamp();
-	row.tokens_in = row.tokens_out = -1;
-	row.attempt = jt->task->attempt;
 	MemoryContextSwitchTo(scratch);
 	error = bounded_run(helper_work, &helper, false);
 	MemoryContextSwitchTo(old);
 	row.ended_at = GetCurrentTimestamp();
 	if (error == NULL)
 	{
-		save_success(jt, &row, helper.output);
+		save_row(jt, &row, helper.output);
 		plan_succeed(job->plan, jt->task, helper.output);
 	}
 	else
@@ -555,10 +575,7 @@ run_helper(JobTask *jt)
 		old = MemoryContextSwitchTo(job->cxt);
 		error = step_error_copy(error);
 		MemoryContextSwitchTo(old);
-		row.cls = error->cls;
-		row.message = error->message;
-		row.try = jt->stored + ++jt->failures;
-		save_success(jt, &row, NULL);
+		save_failure(jt, &row, error);
 		plan_fail(job->plan, jt->task, error);
 	}
 	MemoryContextDelete(scratch);
@@ -566,12 +583,28 @@ run_helper(JobTask *jt)
 
 /* ---- what the plan is told ---- */
 
+/* Raises when the job's owner has been dropped. */
+static void
+check_owner(void *arg)
+{
+	Job		   *job = arg;
+
+	if (SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(job->owner->owner)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_CHAIN_DENIED),
+			 errmsg("the job's owner, role %u, no longer exists",
+					job->owner->owner),
+			 errhint("Enqueue the job again as another role.")));
+}
+
 /* Starts the task, or ends it by what an earlier life has left. */
 void
 jobtask_start(Job *job, Task *task)
 {
 	JobTask    *jt = MemoryContextAllocZero(task->cxt, sizeof(JobTask));
 	JobCheckpoint *before = find_checkpoint(job, task->path);
+	StepError  *error;
 
 	jt->job = job;
 	jt->task = task;
@@ -589,7 +622,10 @@ jobtask_start(Job *job, Task *task)
 		plan_succeed(job->plan, task, before->output);
 		return;
 	}
-	if (task->kind == TASK_MODEL)
+	error = bounded_run(check_owner, job, false);
+	if (error != NULL)
+		plan_fail(job->plan, task, error);
+	else if (task->kind == TASK_MODEL)
 		start_call(jt, before);
 	else if (task->kind == TASK_FUNCTION && task->step->function->helper)
 		run_helper(jt);
@@ -614,7 +650,7 @@ tell(Job *job, JobTask *jt)
 		return;
 	}
 	if (jt->success != NULL)
-		save_success(jt, jt->success, jt->output);
+		save_row(jt, jt->success, jt->output);
 	plan_succeed(job->plan, jt->task, jt->output);
 }
 
@@ -684,12 +720,13 @@ op_cancel(void *driver, Task *task)
 		jobtask_drop(task->driver);
 }
 
-/* Raises unless the job's owner may call the chain, which must be there. */
-void
-jobtask_check_execute(Job *job, const char *signature)
+/* Raises unless the owner may call the chain, which must be there. */
+static void
+check_execute(Job *job, const char *signature)
 {
 	Oid			function = chain_find_signature(signature);
 
+	check_owner(job);
 	if (!OidIsValid(function))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
@@ -705,13 +742,31 @@ jobtask_check_execute(Job *job, const char *signature)
 				 errhint("GRANT EXECUTE on it to the owner of the job.")));
 }
 
+/* The same for a chain of the job; what was found is kept while it holds. */
+void
+jobtask_check_execute(Job *job, PinnedChain *chain)
+{
+	Oid			owner = job->owner->owner;
+	uint64		generation = definition_generation();
+	MemoryContext old;
+
+	if (chain->allowed == owner && chain->allowed_in == generation)
+		return;
+	old = MemoryContextSwitchTo(caller.plan_scratch);
+	check_execute(job, chain->signature);
+	MemoryContextSwitchTo(old);
+	chain->allowed = owner;
+	chain->allowed_in = generation;
+}
+
 static Definition *
 op_nested(void *driver, const FunctionStep *function)
 {
 	Job		   *job = driver;
+	PinnedChain *chain = pin_find(job->pinned, function->signature);
 
-	jobtask_check_execute(job, function->signature);
-	return pin_find(job->pinned, function->signature)->definition;
+	jobtask_check_execute(job, chain);
+	return chain->definition;
 }
 
 static Jsonb **

@@ -1,0 +1,541 @@
+# Jobs end as they should whoever dies under them: workers, the cluster, the primary. What is committed is not done
+# again, what a step writes is written once, nobody waits for a time-out, and only a job that kills is blamed.
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Chaincall;
+use Jobs;
+use ModelServer;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use constant N => 8;
+
+my $models = ModelServer->new;
+my $node = jobs_node('jobs', "max_prepared_transactions = 5\nwal_level = logical\nmax_wal_senders = 8\nmax_replication_slots = 8\n"
+	  . "max_logical_replication_workers = 6\nchaincall.executor_idle = 2s\n");
+my $s = session($node);
+
+# Models, a table of effects, chains; in another database or node too.
+sub fill
+{
+	my ($in) = @_;
+
+	add_server($in, 's', $models);
+	add_model($in, 'first', 's', 'fixed', retry => '0');
+	add_model($in, 'slow', 's', 'delay-500', retry => '0');
+	add_model($in, 'last', 's', 'echo', retry => '0');
+	add_model($in, 'hang', 's', 'fixed?hang=1', retry => '0');
+	$in->must(<<'SQL');
+CREATE TABLE effect (n int, step text);
+CREATE TABLE gate (open bool);
+CREATE FUNCTION wait_gate() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	WHILE NOT EXISTS (SELECT FROM public.gate) LOOP PERFORM pg_sleep(0.005); END LOOP;
+END $$;
+-- a call that only starts when `before` is committed, with a statement beside it
+CREATE FUNCTION work(n int) RETURNS text LANGUAGE chaincall AS $chain$
+steps:
+  a: {model: first, prompt: "a {{n}}"}
+  before: {sql: "INSERT INTO effect SELECT {{n}}, 'before' WHERE {{a}} <> '' RETURNING n", returns: value}
+  b: {model: slow, prompt: "b {{before}}"}
+  beside: {sql: "INSERT INTO effect SELECT {{before}}, 'beside' FROM pg_sleep(0.1) RETURNING n", returns: value}
+  after: {sql: "INSERT INTO effect SELECT {{beside}}, 'after' WHERE {{b}} <> '' RETURNING n", returns: value}
+  z: {model: last, prompt: "z {{after}}"}
+output: "{{z}}"
+$chain$;
+CREATE FUNCTION quick(n int) RETURNS text LANGUAGE chaincall AS $chain$
+steps:
+  a: {model: first, prompt: "a {{n}}"}
+  z: {model: last, prompt: "z {{n}} {{a}}"}
+$chain$;
+CREATE FUNCTION hanging(n int) RETURNS text LANGUAGE chaincall AS '{model: hang, prompt: "{{n}}"}';
+CREATE FUNCTION gated(n int) RETURNS text LANGUAGE chaincall AS $chain$
+steps:
+  a: {model: first, prompt: "a {{n}}"}
+  g: {function: public.wait_gate, after: a}
+  e: {sql: "INSERT INTO effect VALUES ({{n}}, 'gated')", after: g}
+  z: {model: last, prompt: "z {{n}}", after: e}
+output: "{{z}}"
+$chain$;
+SQL
+	return;
+}
+
+sub enqueue
+{
+	my ($in, $chain, $n) = @_;
+
+	$in->must("INSERT INTO chaincall.job (chain, input) SELECT '$chain', jsonb_build_object('n', g) FROM generate_series(1, $n) g");
+	return;
+}
+
+# Forgets what was.
+sub clear
+{
+	$models->reset;
+	$s->must('TRUNCATE effect, gate; DELETE FROM chaincall.job WHERE finished_at IS NOT NULL; DELETE FROM chaincall.alert; DELETE FROM chaincall.action');
+	return;
+}
+
+sub requests
+{
+	my ($model) = @_;
+
+	return $models->stats->{by_model}{$model} || 0;
+}
+
+# Waits until so many calls of the slow model are in the air (all that came before is committed then).
+sub wait_slow
+{
+	my ($n) = @_;
+
+	return $models->wait_for(sub { return ($_[0]->{by_model}{delay} || 0) >= $n; }, "$n slow calls");
+}
+
+# Tests that N jobs of chain work have come to their end as if nothing had been.
+sub ended_well
+{
+	my ($in, $lives, $deaths) = @_;
+	my $keys;
+
+	is(wait_jobs($in), 'succeeded ' . N, 'every job has succeeded');
+	is($in->must("SELECT count(*) || ' ' || count(DISTINCT (n, step)) FROM effect"), 3 * N . ' ' . 3 * N, 'what the statements do is done once');
+	is($in->must('SELECT count(*) FROM chaincall.job WHERE output #>> \'{}\' = \'z \' || (input->>\'n\')'), N, 'outputs');
+	cmp_ok($in->must('SELECT sum(deaths) FROM chaincall.job'), '<=', $deaths || 0, 'no job is blamed but one whose executor was killed');
+	is(requests('fixed'), N, 'no checkpoint was asked for again');
+	is(requests('echo'), N, 'nor what came after');
+	cmp_ok(requests('delay'), '<=', $lives * N, 'a call in the air is asked again once');
+	$keys = $models->keys;
+	is(scalar(keys %$keys), 3 * N, 'with the same key');
+	is($in->must('SELECT count(*) FROM chaincall.alert'), '0', 'no alert');
+	return;
+}
+
+# Starts N jobs, strikes when all of them have a call in the air; tests their ends.
+sub survives
+{
+	my ($what, $strike, %params) = @_;
+
+	return subtest $what => sub {
+		my $before;
+
+		clear();
+		enqueue($s, 'work', N);
+		wait_slow(N);
+		$before = now_ms();
+		$strike->();
+		if ($params{again})
+		{
+			wait_slow(N + 1);
+			note(sprintf('the next call after %.0f ms', now_ms() - $before));
+		}
+		ended_well($s, 2, $params{deaths});
+	};
+}
+
+fill($s);
+
+# --------------------------------------------------------------------------------------------------
+# Deaths
+
+for my $kind ('launcher', 'caller', 'executor', 'maintainer')
+{
+	survives("SIGTERM of the $kind", sub {
+		my $pid = pid_of($s, $kind);
+
+		is($s->must("SELECT pg_terminate_backend($pid)"), 't', 'asked to leave');
+		has_pid_but($s, $kind, $pid) unless $kind eq 'executor';
+	}, again => $kind eq 'caller');
+}
+
+subtest 'recovery does not wait for a time-out' => sub {
+	within(2000, 'from the death of a caller to the next call', sub {
+		my $died;
+
+		clear();
+		enqueue($s, 'work', N);
+		wait_slow(N);
+		$died = now_ms();
+		$s->must('SELECT pg_terminate_backend(' . pid_of($s, 'caller') . ')');
+		wait_slow(N + 1);
+		$died = now_ms() - $died;
+		wait_jobs($s);
+		return $died;
+	});
+	within(2000, 'from a restart to the next call', sub {
+		my $started;
+
+		clear();
+		enqueue($s, 'work', N);
+		wait_slow(N);
+		$s->quit;
+		$node->stop('immediate');
+		$node->start;
+		$started = now_ms();
+		wait_slow(N + 1);
+		$started = now_ms() - $started;
+		$s = reconnect($node);
+		wait_jobs($s);
+		return $started;
+	});
+	within(2000, 'from the death of an executor to the end of its step', sub {
+		my $died;
+
+		clear();
+		enqueue($s, 'gated', 1);
+		wait_sql($s, q{SELECT count(*) = 1 FROM chaincall.activity WHERE kind = 'step'});
+		wait_sql($s, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'chaincall executor' AND wait_event = 'PgSleep'});
+		$died = now_ms();
+		$s->must("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'chaincall executor'");
+		$s->must('INSERT INTO gate VALUES (true)');
+		wait_jobs($s);
+		is($s->must('SELECT state || deaths FROM chaincall.job'), 'succeeded0', 'who is told to leave accuses no job');
+		return now_ms() - $died;
+	});
+};
+
+for my $kind ('launcher', 'caller', 'executor', 'maintainer', 'walwriter')
+{
+	survives("kill -9 of the $kind", sub {
+		my $pid = $kind eq 'walwriter' ? $s->must("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'") : pid_of($s, $kind);
+
+		$s = crash($node, $s, $pid);
+	}, again => 1, deaths => $kind eq 'executor');
+}
+
+for my $mode ('immediate', 'fast', 'smart')
+{
+	survives("stop -m $mode and start", sub {
+		$s->quit;
+		$node->stop($mode);
+		$node->start;
+		$s = reconnect($node);
+	}, again => 1);
+}
+
+survives('kill -9 of the postmaster', sub {
+	my @pids = split /\n/, $s->must('SELECT pid FROM pg_stat_activity');
+
+	$s->send('SELECT pg_sleep(600)');
+	$node->kill9;
+	$s->result;
+	$s->quit;
+	wait_until(sub { !kill(0, @pids) }, 'all processes have left');
+	$node->start;
+	$s = reconnect($node);
+}, again => 1);
+
+# --------------------------------------------------------------------------------------------------
+# Whose fault it is
+
+# Waits until the executor is in the gated step; its pid.
+sub in_gate
+{
+	my $pid;
+
+	wait_until(
+		sub {
+			return $pid = $s->must("SELECT max(pid) FROM pg_stat_activity WHERE backend_type = 'chaincall executor' AND wait_event = 'PgSleep'");
+		}, 'the step is at work');
+	return $pid;
+}
+
+subtest 'a long step survives what others do' => sub {
+	clear();
+	enqueue($s, 'gated', 1);
+	in_gate();
+	for my $other ('walwriter', 'checkpointer', 'chaincall maintainer', 'chaincall launcher', 'chaincall caller')
+	{
+		$s = crash($node, $s, $s->must("SELECT pid FROM pg_stat_activity WHERE backend_type = '$other'"));
+		in_gate();
+		is($s->must('SELECT deaths FROM chaincall.job'), '0', "kill -9 of the $other counts nothing");
+	}
+	$s->must('INSERT INTO gate VALUES (true)');
+	is(wait_jobs($s), 'succeeded 1', 'it comes to its end');
+	is($s->must('SELECT count(*) FROM effect'), '1', 'once');
+	is(requests('fixed'), 1, 'the checkpoint before it held');
+	is($s->must('SELECT deaths FROM chaincall.job'), '0', 'no death');
+};
+
+subtest 'a step that kills its executor is stopped at the third death, and only it' => sub {
+	my $innocent;
+
+	clear();
+	enqueue($s, 'hanging', 2);
+	$models->wait_in_flight(2);
+	enqueue($s, 'gated', 1);
+	for my $death (1 .. 3)
+	{
+		$s = crash($node, $s, in_gate());
+		wait_sql($s, "SELECT deaths = $death FROM chaincall.job WHERE chain ~ 'gated'");
+	}
+	is(wait_jobs($s, "chain ~ 'gated'"), 'failed 1', 'it has failed');
+	is($s->must(q{SELECT error->>'class' FROM chaincall.job WHERE chain ~ 'gated'}), 'crash', 'class');
+	like($s->must(q{SELECT error->>'message' FROM chaincall.job WHERE chain ~ 'gated'}), qr/has killed its worker 3 times/, 'message');
+	is($s->must(q{SELECT count(*) FROM chaincall.alert a, chaincall.job j WHERE a.kind = 'dead_letter' AND a.job = j.id AND chain ~ 'gated'}), '1', 'an alert');
+	is($s->must(q{SELECT sum(deaths) FROM chaincall.job WHERE chain ~ 'hanging'}), '0', 'the others are not blamed');
+	$models->wait_in_flight(2);
+	$s->must(q{SELECT chaincall.cancel(id) FROM chaincall.job WHERE chain ~ 'hanging'});
+	is(wait_jobs($s, "chain ~ 'hanging'"), 'cancelled 2', 'and go on');
+};
+
+subtest 'a statement that ends its own session' => sub {
+	my $caller = pid_of($s, 'caller');
+
+	clear();
+	$s->must(<<'SQL');
+CREATE FUNCTION suicide(n int) RETURNS text LANGUAGE chaincall AS $chain$
+steps:
+  a: {model: first, prompt: "a {{n}}"}
+  k: {sql: "SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(60), {{a}}"}
+$chain$;
+SQL
+	enqueue($s, 'suicide', 1);
+	enqueue($s, 'quick', 5);
+	is(wait_jobs($s, "chain ~ 'quick'"), 'succeeded 5', 'others go on');
+	is(wait_jobs($s, "chain ~ 'suicide'"), 'failed 1', 'it fails in the end');
+	is($s->must(q{SELECT error->>'class' FROM chaincall.job WHERE chain ~ 'suicide'}), 'crash', 'class');
+	is($s->must(q{SELECT count(*) FROM chaincall.alert WHERE kind = 'dead_letter'}), '1', 'an alert');
+	is(pid_of($s, 'caller'), $caller, 'the caller lives on');
+};
+
+# --------------------------------------------------------------------------------------------------
+# What people do
+
+subtest 'prepared transactions' => sub {
+	clear();
+	$s->must("BEGIN; INSERT INTO chaincall.job (chain, input) SELECT 'quick', jsonb_build_object('n', g) FROM generate_series(1, 5) g; PREPARE TRANSACTION 'kept'");
+	$s->must("BEGIN; INSERT INTO chaincall.job (chain, input) SELECT 'quick', jsonb_build_object('n', g) FROM generate_series(1, 5) g; PREPARE TRANSACTION 'dropped'");
+	$s->quit;
+	$node->stop('immediate');
+	$node->start;
+	$s = reconnect($node);
+	enqueue($s, 'quick', 1);
+	is(wait_jobs($s), 'succeeded 1', 'nobody sees what is prepared');
+	$s->must("COMMIT PREPARED 'kept'");
+	is(wait_jobs($s), 'succeeded 6', 'what is committed is found');
+	$s->must("ROLLBACK PREPARED 'dropped'");
+	is($s->must('SELECT count(*) FROM chaincall.job'), '6', 'what is rolled back is not there');
+};
+
+subtest 'an open transaction of a person blocks nobody' => sub {
+	my ($snapshot, $action, $lock) = map { session($node) } 1 .. 3;
+	my ($locked, $before);
+
+	clear();
+	enqueue($s, 'hanging', 1);
+	$models->wait_in_flight(1);
+	$locked = $s->must('SELECT id FROM chaincall.job');
+	$snapshot->must('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM chaincall.job, chaincall.span');
+	$action->must("BEGIN; SELECT chaincall.cancel('$locked')");
+	$lock->must("BEGIN; SELECT FROM chaincall.job WHERE id = '$locked' FOR UPDATE");
+	enqueue($s, 'work', N);
+	is(wait_jobs($s, "chain ~ 'work'"), 'succeeded ' . N, 'claims, checkpoints and ends go on');
+	enqueue($s, 'quick', 5);
+	$s->must(q{SELECT chaincall.submit('quick', '{"n": 6}', run_at => clock_timestamp() + '100 ms')});
+	is(wait_jobs($s, "chain ~ 'quick'"), 'succeeded 6', 'and the maintainer');
+	$before = $s->must(q{SELECT chaincall.submit('hanging', '{"n": 7}')});
+	$models->wait_in_flight(2);
+	$s->must("SELECT chaincall.cancel('$before')");
+	is(wait_jobs($s, "id = '$before'"), 'cancelled 1', 'and actions of others');
+	is($s->must(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^chaincall' AND wait_event_type = 'Lock'}), '0', 'no worker waits for a lock');
+
+	# a committed cancel of the locked job is put off, not waited for
+	$action->must('COMMIT');
+	$models->wait_in_flight(0);
+	is(state_of($s, $locked), 'running', 'its end waits for the lock');
+	enqueue($s, 'quick', 5);
+	is(wait_jobs($s, "chain ~ 'quick'"), 'succeeded 11', 'nobody else does');
+	$lock->must('ROLLBACK');
+	is(wait_jobs($s, "id = '$locked'"), 'cancelled 1', 'then it is written');
+	wait_sql($s, "SELECT bool_and(state = 'applied') FROM chaincall.action");
+	pass('the actions are applied');
+	$_->quit for ($snapshot, $action, $lock);
+};
+
+# --------------------------------------------------------------------------------------------------
+# Databases
+
+subtest 'a copy of a busy database' => sub {
+	my ($busy, $copy);
+
+	clear();
+	$s->must('CREATE ROLE db_owner LOGIN SUPERUSER; CREATE ROLE nobody_special LOGIN CREATEDB; CREATE DATABASE busy OWNER db_owner');
+	$busy = session($node, dbname => 'busy', sql => 'CREATE EXTENSION chaincall');
+	fill($busy);
+	enqueue($busy, 'work', N);
+	wait_slow(N);
+	$busy->must(q{SELECT chaincall.submit('quick', '{"n": 1}', run_at => now() + '1 day', labels => '{"later": true}')});
+	$busy->quit;
+	$s->must('CREATE DATABASE copy TEMPLATE busy');
+	$copy = session($node, dbname => 'copy');
+	wait_sql($copy, q{SELECT bool_and(state = 'cancelled') FROM chaincall.job});
+	is($copy->must(q{SELECT DISTINCT error->>'message' FROM chaincall.job}), 'the job was cancelled because its database is a copy', 'its unfinished jobs are cancelled');
+	enqueue($copy, 'quick', 2);
+	is(wait_jobs($copy), 'cancelled ' . (N + 1) . ' succeeded 2', 'and it works');
+	$copy->quit;
+	$busy = session($node, dbname => 'busy');
+	is(wait_jobs($busy, "labels = '{}'"), 'succeeded ' . N, 'those of the database itself go on');
+	is($busy->must('SELECT count(*) || \' \' || count(DISTINCT (n, step)) FROM effect'), 3 * N . ' ' . 3 * N, 'once');
+	is($busy->must(q{SELECT state FROM chaincall.job WHERE labels <> '{}'}), 'waiting', 'what waits still waits');
+	$busy->quit;
+};
+
+subtest 'DROP DATABASE and DROP EXTENSION under load' => sub {
+	my $other = session($node, user => 'nobody_special');
+	my ($in, $caller);
+
+	for my $database ('busy', 'copy')
+	{
+		$in = session($node, dbname => $database);
+		$models->reset;
+		enqueue($in, 'work', 50);
+		enqueue($in, 'hanging', 5);
+		wait_slow(20);
+		$caller = pid_of($in, 'caller');
+		if ($database eq 'busy')
+		{
+			$in->quit;
+			is($other->run('DROP DATABASE busy')->{message}, 'must be owner of database busy', 'refused to others');
+			$in = session($node, dbname => $database);
+			is(pid_of($in, 'caller'), $caller, 'who stop no worker');
+			$in->quit;
+			ok($s->run('SET ROLE db_owner')->ok, 'the owner');
+			ok($s->run('DROP DATABASE busy')->ok, 'drops it');
+			$s->must('RESET ROLE');
+		}
+		else
+		{
+			my $stranger = session($node, dbname => $database, user => 'nobody_special');
+
+			is($stranger->run('DROP EXTENSION chaincall CASCADE')->{message}, 'must be owner of extension chaincall', 'refused to others');
+			$stranger->quit;
+			is(pid_of($in, 'caller'), $caller, 'who stop no worker');
+			ok($in->run('DROP EXTENSION chaincall CASCADE')->ok, 'its owner drops the extension');
+			wait_sql($s, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type ~ '^chaincall' AND datname = 'copy'});
+			pass('the workers have left');
+			$in->must('DROP TABLE effect, gate; DROP FUNCTION wait_gate; CREATE EXTENSION chaincall');
+			fill($in);
+			$models->reset;
+			enqueue($in, 'work', N);
+			ended_well($in, 1);
+			$in->quit;
+		}
+		is($models->wait_in_flight(0)->{in_flight}, 0, 'calls are hung up');
+	}
+	$other->quit;
+	$s->must('DROP DATABASE copy');
+};
+
+subtest 'dump and restore after a run' => sub {
+	my $file = PostgreSQL::Test::Utils::tempdir() . '/dump.sql';
+	my $in;
+
+	clear();
+	enqueue($s, 'work', N);
+	ended_well($s, 1);
+	enqueue($s, 'hanging', 1);
+	$models->wait_in_flight(1);
+	$node->command_ok([ 'pg_dump', '-f', $file, $node->connstr('postgres') ], 'pg_dump while a job runs');
+	unlike(slurp_file($file), qr/^COPY chaincall\.(?:job|span|action|definition|origin)/m, 'no runtime table is in it');
+	$s->must('CREATE DATABASE restored');
+	$node->command_ok([ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('restored'), '-f', $file ], 'restored');
+	$in = session($node, dbname => 'restored', sql => 'TRUNCATE effect');
+	is($in->must('SELECT count(*) FROM chaincall.job'), '0', 'without jobs');
+	$models->reset;
+	enqueue($in, 'work', N);
+	ended_well($in, 1);
+	$in->quit;
+	$s->must('DROP DATABASE restored');
+	$s->must(q{SELECT chaincall.cancel(id) FROM chaincall.job WHERE chain ~ 'hanging'});
+	is(wait_jobs($s), 'cancelled 1 succeeded ' . N, 'all has ended');
+};
+
+# --------------------------------------------------------------------------------------------------
+# Other nodes
+
+subtest 'logical replication of all tables' => sub {
+	my $subscriber = jobs_node('subscriber', "max_logical_replication_workers = 6\n");
+	my $there = session($subscriber);
+	my $mark;
+
+	clear();
+	$there->must('CREATE TABLE effect (n int, step text); CREATE TABLE gate (open bool)');
+	$there->must($s->must(q{SELECT format('CREATE SERVER s FOREIGN DATA WRAPPER chaincall OPTIONS (api %L, url %L)', 'openai', '} . $models->url . q{/v1')}));
+	$s->must('ALTER TABLE effect REPLICA IDENTITY FULL; ALTER TABLE gate REPLICA IDENTITY FULL');
+	wait_sql($there, 'SELECT count(*) = ' . $s->must("SELECT count(*) FROM pg_inherits WHERE inhparent = 'chaincall.span'::regclass")
+		  . " FROM pg_inherits WHERE inhparent = 'chaincall.span'::regclass");
+	$s->must('CREATE PUBLICATION everything FOR ALL TABLES');
+	$there->must("CREATE SUBSCRIPTION all_of_it CONNECTION '" . $node->connstr . " dbname=postgres' PUBLICATION everything");
+	$subscriber->wait_for_subscription_sync($node, 'all_of_it') if $subscriber->can('wait_for_subscription_sync');
+	wait_sql($there, q{SELECT bool_and(srsubstate IN ('r', 's')) FROM pg_subscription_rel});
+	$mark = -s $subscriber->logfile;
+
+	enqueue($s, 'work', N);
+	ended_well($s, 1);
+	$s->must(q{SELECT chaincall.cancel(id) FROM chaincall.job LIMIT 1});
+	wait_sql($s, q{SELECT count(*) = 0 FROM chaincall.action WHERE state = 'pending'});
+	$s->must('DELETE FROM chaincall.job; DELETE FROM chaincall.definition; DELETE FROM chaincall.action');
+	$node->wait_for_catchup('all_of_it');
+	is($there->must('SELECT count(*) FROM effect'), 3 * N, 'what the jobs wrote has arrived');
+	is($there->must("SELECT string_agg(t || ' ' || n, ' ') FROM (SELECT 'job' AS t, count(*) AS n FROM chaincall.job UNION ALL SELECT 'span', count(*) FROM chaincall.span"
+			  . " UNION ALL SELECT 'action', count(*) FROM chaincall.action UNION ALL SELECT 'definition', count(*) FROM chaincall.definition) x"),
+		'job 0 span 0 action 0 definition 0', 'the jobs themselves have not');
+	is($there->must('SELECT count(*) FROM chaincall.model'), '4', 'models have');
+	$there->must(q{CREATE FUNCTION quick(n int) RETURNS text LANGUAGE chaincall AS $chain$
+steps:
+  a: {model: first, prompt: "a {{n}}"}
+  z: {model: last, prompt: "z {{n}} {{a}}"}
+$chain$});
+	enqueue($there, 'quick', 3);
+	is(wait_jobs($there), 'succeeded 3', 'the subscriber has jobs of its own');
+	unlike(slurp_file($subscriber->logfile, $mark), qr/ERROR|WARNING/, 'nothing went wrong there');
+	$there->must('DROP SUBSCRIPTION all_of_it');
+	$there->quit;
+	$subscriber->stop;
+	$s->must('DROP PUBLICATION everything');
+};
+
+subtest 'a standby is promoted with jobs in flight' => sub {
+	my $standby = PostgreSQL::Test::Cluster->new('standby');
+	my ($there, $result, $promoted);
+
+	$node->backup('base');
+	$standby->init_from_backup($node, 'base', has_streaming => 1);
+	$standby->start;
+	clear();
+	enqueue($s, 'work', N);
+	wait_slow(N);
+	$node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
+	$there = session($standby);
+	is($there->must(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^chaincall'}), '0', 'no worker in recovery');
+	is($there->must(q{SELECT chaincall.call('first', 'x')}), 'A fixed answer.', 'a session can call models there');
+	is($there->must('SELECT quick(5)'), 'z 5 A fixed answer.', 'and run a chain');
+	is($there->run(q{SELECT chaincall.submit('quick', '{"n": 1}')})->{state}, '25006', 'but not enqueue');
+	is($there->must(q{SELECT count(*) FROM chaincall.job_status WHERE state = 'running'}), N, 'it sees the jobs');
+	$there->quit;
+	$s->quit;
+	$node->stop('immediate');
+	is($models->wait_in_flight(0)->{in_flight}, 0, 'the calls are gone');
+	$models->reset;
+	$standby->promote;
+	$promoted = now_ms();
+	wait_slow(1);
+	note(sprintf('the next call after %.0f ms', now_ms() - $promoted));
+	$there = reconnect($standby);
+	is(wait_jobs($there), 'succeeded ' . N, 'every job has succeeded');
+	is($there->must("SELECT count(*) || ' ' || count(DISTINCT (n, step)) FROM effect"), 3 * N . ' ' . 3 * N, 'what the statements do is done once');
+	is(requests('fixed'), 0, 'no checkpoint was asked for again');
+	is($there->must('SELECT max(deaths) FROM chaincall.job'), '0', 'no job is blamed');
+	$there->quit;
+	$standby->stop;
+	unlike(slurp_file($standby->logfile), qr/TRAP|PANIC|terminated by signal/, 'nothing crashed there');
+};
+
+unlike(slurp_file($node->logfile), qr/TRAP|PANIC|terminated by signal (?!9\b)\d/, 'nothing else crashed');
+done_testing();
