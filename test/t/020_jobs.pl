@@ -538,4 +538,47 @@ subtest 'a standby is promoted with jobs in flight' => sub {
 };
 
 unlike(slurp_file($node->logfile), qr/TRAP|PANIC|terminated by signal (?!9\b)\d/, 'nothing else crashed');
+
+# --------------------------------------------------------------------------------------------------
+# The disk
+
+subtest 'a full disk' => sub {
+	my $flag = PostgreSQL::Test::Utils::tempdir() . '/full';
+	my $full = jobs_node('full', '', env => { full_disk_env($flag) });
+	my $in = session($full);
+	my ($caller, $mark, $states);
+
+	fill($in);
+	$in->must(<<'SQL');
+CREATE FUNCTION wide(n int, t text) RETURNS text LANGUAGE chaincall AS $chain$
+steps:
+  a: {model: slow, prompt: "{{n}} {{t}}"}
+  b: {model: last, prompt: "{{a}} {{n}} {{t}}"}
+  c: {sql: "INSERT INTO effect SELECT {{n}}, md5(g::text) FROM generate_series(1, 50) g WHERE {{b}} <> '' RETURNING (SELECT string_agg(md5(g::text || {{n}}), '') FROM generate_series(1, 40) g)", returns: rows}
+  z: {model: first, prompt: "z {{n}}", after: c}
+output: "{{z}}"
+$chain$;
+SQL
+	$models->reset;
+	$caller = pid_of($in, 'caller');
+	$mark = -s $full->logfile;
+	$in->must(q{INSERT INTO chaincall.job (chain, input) SELECT 'wide', jsonb_build_object('n', g, 't', (SELECT string_agg(md5((g * i)::text), '') FROM generate_series(1, 50) i)) FROM generate_series(1, 40) g});
+	wait_slow(40);
+	append_to_file($flag, '');
+	wait_until(sub { slurp_file($full->logfile, $mark) =~ /No space left on device/ }, 'something finds no room');
+	like($in->run(q{CREATE TABLE t AS SELECT 1})->{state}, qr/^53100$/, 'nobody has any');
+	wait_until(sub { (() = slurp_file($full->logfile, $mark) =~ /No space left on device/g) >= 6 }, 'and tries again');
+	$states = $in->must(q{SELECT string_agg(DISTINCT state, ' ' ORDER BY state) FROM chaincall.job});
+	like($states, qr/^(?:queued )?running(?: succeeded)?$/, 'jobs wait');
+	is(pid_of($in, 'caller'), $caller, 'their worker too');
+	unlink $flag;
+	is(wait_jobs($in), 'succeeded 40', 'when there is room they go on');
+	is($in->must('SELECT count(*) || \' \' || count(DISTINCT (n, step)) FROM effect'), '2000 2000', 'what the statements do is done once');
+	is(pid_of($in, 'caller'), $caller, 'in the same worker');
+	cmp_ok(requests('delay'), '==', 40, 'nothing was asked again');
+	$in->quit;
+	$full->stop;
+	unlike(slurp_file($full->logfile), qr/TRAP|PANIC|terminated by signal/, 'nothing crashed');
+};
+
 done_testing();
