@@ -208,6 +208,21 @@ subtest 'a job that needs too much memory' => sub {
 	set_conf($s, 'chaincall.job_memory' => undef);
 };
 
+subtest 'a setting that makes errors fatal' => sub {
+	my $id;
+
+	chain('missing(n int) RETURNS text', '{value: "{{n.missing}}"}');
+	$s->must('ALTER DATABASE postgres SET exit_on_error = on');
+	$s->must("SELECT pg_terminate_backend($caller)");
+	has_pid_but($s, 'caller', $caller);
+	$caller = pid_of($s, 'caller');
+	$id = submit($s, 'missing', '{"n": 1}');
+	ends($id, 'failed', 'input', '', 'the job fails by its own error');
+	is($s->must("SELECT deaths FROM chaincall.job WHERE id = '$id'"), '0', 'it has not killed its worker');
+	lives_on();
+	$s->must('ALTER DATABASE postgres RESET exit_on_error');
+};
+
 subtest 'a slow expression' => sub {
 	my @ids;
 
