@@ -50,7 +50,7 @@ CREATE VIEW job_status WITH (security_invoker = true) AS
 SELECT j.id, j.chain, pg_catalog.pg_get_userbyid(j.owner) AS owner, j.state,
     CASE WHEN a.steps_done IS NOT NULL THEN a.steps_done
          WHEN j.started_at IS NULL THEN 0
-         ELSE (SELECT pg_catalog.count(*) FROM chaincall.span s WHERE s.job = j.id AND s.try = 0) END AS steps_done,
+         ELSE (SELECT pg_catalog.count(*) FROM chaincall.span s WHERE s.job = j.id AND s.try = 0 AND s.ended_at <= pg_catalog.clock_timestamp()) END AS steps_done,
     CASE WHEN a.steps_known IS NOT NULL THEN a.steps_known
          WHEN j.state = 'succeeded' THEN (SELECT pg_catalog.count(*) FROM chaincall.span s WHERE s.job = j.id AND s.try = 0) END AS steps_known,
     CASE WHEN j.state = 'running' AND a.steps_done > 0

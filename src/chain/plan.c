@@ -513,6 +513,13 @@ plan_due(const ChainPlan *plan)
 	return due;
 }
 
+/* Whether anything under way has a `timeout`, which only this plan knows of. */
+bool
+plan_limited(const ChainPlan *plan)
+{
+	return first_deadline(plan) != NULL;
+}
+
 /* Starts what has waited long enough, fails what took too long. */
 void
 plan_tick(ChainPlan *plan, int64 now_us)

@@ -98,6 +98,7 @@ extern Task *plan_next(ChainPlan *plan, bool model);
 extern void plan_succeed(ChainPlan *plan, Task *task, const Jsonb *output);
 extern void plan_fail(ChainPlan *plan, Task *task, StepError *error);
 extern int64 plan_due(const ChainPlan *plan);
+extern bool plan_limited(const ChainPlan *plan);
 extern void plan_tick(ChainPlan *plan, int64 now_us);
 extern bool plan_ended(const ChainPlan *plan);
 extern StepError *plan_error(const ChainPlan *plan);

@@ -139,6 +139,27 @@ load_job(const pg_uuid_t *job, int64 shift)
 	return trace;
 }
 
+/*
+ * Ends a span as it is stored.  A wait is stored when it begins, with the time
+ * when it will end: it may be under way, or the job has ended before that.
+ */
+static void
+end_stored(Trace *trace, Span *span, ErrorClass cls, const char *message,
+		   int64 ended_us)
+{
+	bool		is_wait = strcmp(span->kind, "wait") == 0;
+
+	if (is_wait && trace->ended_us == 0 && ended_us > clock_us())
+		return;
+	if (is_wait && trace->ended_us != 0 && ended_us > trace->ended_us)
+	{
+		cls = CLASS_CANCELLED;
+		ended_us = trace->ended_us;
+	}
+	trace_end_span(trace, span, cls, message);
+	span->ended_us = ended_us;
+}
+
 static void
 load_span(Trace *trace, int row, int64 shift)
 {
@@ -155,11 +176,11 @@ load_span(Trace *trace, int row, int64 shift)
 	span->tokens_out = column_int64(row, 12, -1);
 	span->http_status = column_int(row, 13);
 	span->reask = column_text(row, 14)[0] == 't';
-	trace_end_span(trace, span, class_of_name(column_text(row, 15)), message);
+	end_stored(trace, span, class_of_name(column_text(row, 15)), message,
+			   column_us(row, 10, shift));
 	span->started_us = column_us(row, 7, shift);
 	span->sent_us = column_us(row, 8, shift);
 	span->first_byte_us = column_us(row, 9, shift);
-	span->ended_us = column_us(row, 10, shift);
 	/* what a clock that was set back says of a run's begin */
 	trace->started_us = Min(trace->started_us, span->started_us);
 }

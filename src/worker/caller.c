@@ -31,6 +31,7 @@
 #include "storage/lwlock.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "worker/caller.h"
 #include "worker/worker.h"
 
@@ -68,6 +69,9 @@ PGDLLEXPORT void chaincall_caller_main(Datum arg);
 Caller		caller;
 
 static MemoryContext scratch;	/* reset each turn */
+
+/* Holds what calls take for a moment outside transactions (a hash's state). */
+static ResourceOwner between;
 static int64 claim_after_us = 0;
 static bool taking = false;		/* claimed jobs are not all in the window yet */
 static bool rested = true;		/* since the last claim */
@@ -95,6 +99,7 @@ caller_transaction_end(void)
 		return;
 	caller.in_transaction = false;
 	CommitTransactionCommand();
+	CurrentResourceOwner = between;
 	MemoryContextSwitchTo(scratch);
 }
 
@@ -416,9 +421,11 @@ wait_for_work(void)
 	touch_clear();
 	if (call_live(caller.calls) > 0)
 	{
+		CurrentResourceOwner = between;
 		if (!call_turn(caller.calls, 0))
 		{
 			rest();
+			CurrentResourceOwner = between;
 			(void) call_turn(caller.calls, until_us);
 		}
 	}
@@ -518,6 +525,7 @@ chaincall_caller_main(Datum arg)
 									   ALLOCSET_DEFAULT_SIZES);
 	scratch = AllocSetContextCreate(caller.cxt, "chaincall turn",
 									ALLOCSET_DEFAULT_SIZES);
+	between = ResourceOwnerCreate(NULL, "chaincall caller");
 	caller.incarnation = my_worker->incarnation;
 	MemoryContextSwitchTo(caller.cxt);
 	caller.plan_scratch = plan_scratch_create(caller.cxt);

@@ -426,7 +426,8 @@ start_tasks(Job *job)
 
 /*
  * When the job's next event is without anything coming; *parkable: it may wait
- * for it outside of memory.
+ * for it outside of memory.  Not while a `timeout` runs: it would begin anew
+ * each time that the job comes back.
  */
 static int64
 next_event(Job *job, bool *parkable)
@@ -436,7 +437,7 @@ next_event(Job *job, bool *parkable)
 	dlist_iter	iter;
 
 	*parkable = job->plan != NULL && job->norders == 0 && job->unsaved == 0 &&
-		!job->is_ready && !job->starved;
+		!job->is_ready && !job->starved && !plan_limited(job->plan);
 	if (!*parkable || job->ncalls == 0)
 		return next;
 	dlist_foreach(iter, &job->calls)
