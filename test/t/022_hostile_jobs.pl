@@ -155,6 +155,9 @@ nothing_left('to begin with');
 my @steps = (
 	[ 'SET ROLE', 'SET ROLE postgres', qr/^42501 .*cannot set parameter "role" within security-definer function/ ],
 	[ 'SET ROLE to oneself', 'SET ROLE hacker', qr/cannot set parameter "role" within security-definer function/ ],
+	[ 'a function that sets role', 'SELECT hacker.as_other()', qr/cannot set parameter "role" within security-definer function/ ],
+	[ 'temp_buffers', 'SET temp_buffers = 200; CREATE TEMP TABLE t AS SELECT 1; ', 'done' ],
+	[ 'client_encoding', q{SET client_encoding = 'LATIN1'; SET TimeZone = 'Pacific/Kiritimati'; SET extra_float_digits = -15}, 'done' ],
 	[ 'RESET ROLE', 'RESET ROLE', qr/cannot set parameter "role" within security-definer function/ ],
 	[ 'SET SESSION AUTHORIZATION', 'SET SESSION AUTHORIZATION hacker', qr/cannot set parameter "session_authorization" within security-definer function/ ],
 	[ 'set_config of role', q{SELECT set_config('role', 'hacker', false)}, qr/cannot set parameter "role" within security-definer function/ ],
@@ -224,6 +227,7 @@ my @steps = (
 $of{hacker}->must(<<'EOF');
 CREATE FUNCTION note(t text) RETURNS int LANGUAGE sql VOLATILE AS $$ INSERT INTO public.seen (what) VALUES (t); SELECT 1 $$;
 CREATE FUNCTION noting(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM hacker.note('an index'); RETURN i; END $$;
+CREATE FUNCTION as_other() RETURNS int LANGUAGE sql SET role = hacker AS $$ SELECT 1 $$;
 CREATE FUNCTION deep(i int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN hacker.deep(i + 1); END $$;
 CREATE FUNCTION nest(i int) RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
@@ -414,6 +418,50 @@ $$});
 	$of{hacker}->must("SELECT chaincall.cancel('$hog')");
 	is(said(outcome('hacker', $hog)), "55000 job $hog was cancelled", 'all the others are cancelled');
 	nothing_left('many steps');
+};
+
+subtest 'chains that grow without bound' => sub {
+	$of{hacker}->must(<<'EOF');
+CREATE FUNCTION bomb(n int) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  list: {sql: "SELECT jsonb_agg(g) FROM generate_series(1, {{n}}) g", returns: value}
+  outer:
+    each: list
+    steps:
+      inner:
+        each: list
+        steps:
+          x: {each: list, sql: "SELECT {{item}}::jsonb"}
+output: done
+$$;
+CREATE FUNCTION caught_bomb(n int) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  list: {sql: "SELECT jsonb_agg(g) FROM generate_series(1, {{n}}) g", returns: value}
+  outer:
+    each: list
+    on_error: {value: 1}
+    steps:
+      inner:
+        each: list
+        on_error: {value: 1}
+        steps:
+          x: {each: list, on_error: {value: 1}, sql: "SELECT {{item}}::jsonb"}
+output: done
+$$;
+CREATE FUNCTION deep_json(n int) RETURNS jsonb LANGUAGE chaincall AS $$
+steps:
+  a: {sql: "SELECT (repeat('[', {{n}}) || repeat(']', {{n}}))::jsonb", returns: value}
+  b: {value: "{{a}}"}
+  c: {sql: "SELECT {{b}}::jsonb", returns: value}
+output: "{{c}}"
+$$;
+EOF
+	like(said(run_job('hacker', 'bomb', { n => 100000 })), qr/^MC006 step .*the job needs too much memory/, 'each in each in each');
+	like(said(run_job('hacker', 'caught_bomb', { n => 100000 })), qr/^MC006 .*the job needs too much memory/, 'with errors caught');
+	like(said(run_job('hacker', 'deep_json', { n => 5000 })), qr/^\[{5000}\]{5000}$|^54001 /, 'a value of 5000 levels');
+	like(said(run_job('hacker', 'deep_json', { n => 500000 })), qr/^54001 /, 'of 500000');
+	nothing_left('large chains');
+	is($super->must(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'chaincall caller' AND pid = } . $super->must(q{SELECT min(pid) FROM chaincall.stat_worker WHERE kind = 'caller'})), '1', 'the caller lives');
 };
 
 subtest 'steps that use chaincall' => sub {
