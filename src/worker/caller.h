@@ -41,6 +41,7 @@ typedef struct JobOwner
 	dlist_head	ready;			/* Jobs with something to do */
 	dlist_node	turn;			/* in caller.turns while ready is not empty */
 	bool		in_turn;
+	uint64		refused;		/* in which round there was no room for orders */
 } JobOwner;
 
 /* What a job's plan has asked for and has not been told the end of. */

@@ -77,6 +77,7 @@ find_owner(Oid owner)
 		entry->njobs = 0;
 		entry->norders = 0;
 		entry->in_turn = false;
+		entry->refused = 0;
 		dlist_init(&entry->ready);
 	}
 	return entry;
@@ -271,18 +272,26 @@ window_unhold(Job *job)
 	job->is_holding = false;
 }
 
-/* Hands over what is held, first come first served, as far as there is room. */
+/*
+ * Hands over what is held, first come first served within each owner, as far
+ * as there is room: one owner's long line keeps nobody else's orders back.
+ */
 void
 window_offer_held(void)
 {
+	static uint64 round = 0;
 	dlist_mutable_iter iter;
 
+	round++;
 	dlist_foreach_modify(iter, &caller.holding)
 	{
 		Job		   *job = dlist_container(Job, hold, iter.cur);
+		JobOwner   *owner = job->owner;
 
-		if (job->unsaved == 0 && !jobtask_offer_held(job))
-			break;
+		if (job->unsaved > 0 || owner->refused == round)
+			continue;
+		if (!handover_has_room(owner->owner) || !jobtask_offer_held(job))
+			owner->refused = round;
 	}
 }
 
