@@ -116,6 +116,7 @@ typedef struct Claimed
 typedef struct ClosureRead
 {
 	uint8		hash[DEFINITION_HASH_LEN];
+	pg_uuid_t	job;			/* one that needs it */
 	Jsonb	   *closure;
 } ClosureRead;
 
@@ -159,6 +160,7 @@ read_claim(BoardClaim *claims, int nclaims, Claimed *claimed)
 												   sizeof(ClosureRead));
 
 			memcpy(read->hash, job->definition, DEFINITION_HASH_LEN);
+			read->job = job->id;
 			read->closure = queue_definition(job->definition, scratch);
 			old = MemoryContextSwitchTo(scratch);
 			claimed->closures = lappend(claimed->closures, read);
@@ -211,10 +213,13 @@ begin_claimed(Claimed *claimed)
 	{
 		ClosureRead *read = lfirst(lc);
 
+		touch_job(&read->job);
 		job_keep_definition(read->hash, read->closure);
+		touch_clear();
 	}
 	forboth(lc, claimed->jobs, checkpoints, claimed->checkpoints)
 		job_begin(lfirst(lc), lfirst(checkpoints));
+	job_trim_definitions();
 	taking = false;
 	pg_atomic_fetch_add_u64(&my_worker->jobs, list_length(claimed->jobs));
 }

@@ -164,6 +164,7 @@ extern void caller_transaction_end(void);
 extern void job_begin(ClaimedJob *claimed, List *checkpoints);
 extern bool job_knows_definition(const uint8 *hash);
 extern void job_keep_definition(const uint8 *hash, Jsonb *closure);
+extern void job_trim_definitions(void);
 extern void job_drive(Job *job);
 extern void job_end_as(Job *job, const char *state, StepError *error);
 extern void job_interrupt(const pg_uuid_t *id, bool expired);

@@ -68,8 +68,16 @@ job_knows_definition(const uint8 *hash)
 		hash_search(definitions, hash, HASH_FIND, NULL) != NULL;
 }
 
-/* Frees the definition that nobody has used for longest, if there is one. */
 static void
+drop_definition(KnownDefinition *known)
+{
+	if (known->pinned != NULL)
+		pin_free(known->pinned);
+	(void) hash_search(definitions, known->hash, HASH_REMOVE, NULL);
+}
+
+/* Frees the definition that nobody has used for longest; false: all are in use. */
+static bool
 drop_oldest(void)
 {
 	HASH_SEQ_STATUS seq;
@@ -79,15 +87,40 @@ drop_oldest(void)
 	hash_seq_init(&seq, definitions);
 	while ((known = hash_seq_search(&seq)) != NULL)
 	{
-		if ((known->pinned == NULL || known->pinned->uses == 0) &&
+		if (known->pinned->uses == 0 &&
 			(oldest == NULL || known->used < oldest->used))
 			oldest = known;
 	}
 	if (oldest == NULL)
+		return false;
+	drop_definition(oldest);
+	return true;
+}
+
+/*
+ * Once the jobs of a claim have begun: no definition may go before, or a job
+ * claimed together with others would not find its own.  One that could not be
+ * loaded is not kept: it may be there, or memory enough, the next time.
+ */
+void
+job_trim_definitions(void)
+{
+	HASH_SEQ_STATUS seq;
+	KnownDefinition *known;
+
+	if (definitions == NULL)
 		return;
-	if (oldest->pinned != NULL)
-		pin_free(oldest->pinned);
-	(void) hash_search(definitions, oldest->hash, HASH_REMOVE, NULL);
+	hash_seq_init(&seq, definitions);
+	while ((known = hash_seq_search(&seq)) != NULL)
+	{
+		if (known->pinned == NULL)
+			drop_definition(known);
+	}
+	while (hash_get_num_entries(definitions) > KEPT_DEFINITIONS)
+	{
+		if (!drop_oldest())
+			break;
+	}
 }
 
 typedef struct LoadArg
@@ -104,26 +137,24 @@ load_work(void *arg)
 	load->pinned = pin_load(load->closure);
 }
 
-/* Loads a closure; NULL: chaincall.definition does not have it. */
+/*
+ * Loads a closure for the jobs of this claim; NULL: chaincall.definition does
+ * not have it.  An error is kept in the current memory context.
+ */
 void
 job_keep_definition(const uint8 *hash, Jsonb *closure)
 {
 	LoadArg		load = {closure, NULL};
 	KnownDefinition *known;
 	StepError  *error;
-	MemoryContext old;
 
 	if (definitions == NULL)
 		make_definitions();
-	if (hash_get_num_entries(definitions) >= KEPT_DEFINITIONS)
-		drop_oldest();
-	old = MemoryContextSwitchTo(caller.cxt);
 	if (closure == NULL)
 		error = step_error_make(CLASS_INPUT, "the definition of the job's chain is gone",
 								NULL, "Enqueue the job again.");
 	else
 		error = bounded_run(load_work, &load, false);
-	MemoryContextSwitchTo(old);
 	known = hash_search(definitions, hash, HASH_ENTER, NULL);
 	known->pinned = load.pinned;
 	known->error = error;
