@@ -30,6 +30,9 @@
 
 #define EXECUTOR_DEATHS MAX_DEATHS	/* of one step; then it is given up */
 
+/* Tasks that a job may start, and outcomes it may take, before others' turn. */
+#define JOB_SLICE 64
+
 typedef struct Job Job;
 
 /* Whose jobs this caller has in hand; owners take turns. */
@@ -51,6 +54,8 @@ typedef struct JobTask
 	Task	   *task;
 	dlist_node	node;			/* in one of the job's lists */
 	bool		listed;
+	pairingheap_node wait;		/* in job->waits while waiting */
+	bool		waiting;
 	Call	   *call;
 	Ticket	   *ticket;
 	AirEntry   *air;			/* of an order */
@@ -65,8 +70,7 @@ typedef struct JobTask
 typedef enum JobPhase
 {
 	JOB_RUNNING,
-	JOB_CONVERTING,				/* its output becomes a value of its type */
-	JOB_ENDED					/* its end is being written */
+	JOB_CONVERTING				/* its output becomes a value of its type */
 } JobPhase;
 
 struct Job
@@ -84,14 +88,15 @@ struct Job
 	AirEntry   *air;
 	dlist_node	ready;			/* in owner->ready */
 	bool		is_ready;
-	/* JobTasks; each is in one list from its start on */
+	/* JobTasks; each is in one of these from its start on */
+	pairingheap waits;			/* of wait steps, by due */
 	dlist_head	calls;			/* in the air, backoffs included */
-	dlist_head	waits;			/* of wait steps */
 	dlist_head	held;			/* not yet handed over */
 	dlist_head	orders;			/* handed over */
 	dlist_head	ended;			/* whose end the plan shall be told */
 	dlist_node	hold;			/* in caller.holding while held is not empty */
 	bool		is_holding;
+	int			nwaits;
 	int			ncalls;
 	int			norders;		/* handed over or held */
 	bool		only_orders;	/* counted in caller.nwaiting */
@@ -99,8 +104,8 @@ struct Job
 	int			deaths;			/* executors that died of a step given up */
 	bool		starved;		/* wants to start calls; there was no room */
 	dlist_node	hunger;			/* in caller.starved while starved */
-	int64		outcomes;		/* told to the plan so far */
-	int64		weigh_at;		/* outcomes at which memory is looked at next */
+	int64		events;			/* tasks started and outcomes so far */
+	int64		weigh_at;		/* events at which memory is looked at next */
 	JobTask    *conversion;		/* of its output */
 	Jsonb	   *output;			/* its end, once it has one */
 	int64		wake_us;		/* its own next event */
@@ -183,6 +188,8 @@ extern uint32 jobtask_path_hash(const void *key, Size size);
 extern int	jobtask_path_match(const void *a, const void *b, Size size);
 extern bool jobtask_offer_held(Job *job);
 extern void jobtask_answer(const StepAnswer *answer);
+extern int	jobtask_compare_waits(const pairingheap_node *a,
+								  const pairingheap_node *b, void *arg);
 extern void jobtask_end_waits(Job *job);
 extern int64 jobtask_next_wait(Job *job);
 extern void jobtask_drop(JobTask *jt);

@@ -24,13 +24,16 @@
 #include "utils/memutils.h"
 #include "worker/caller.h"
 
-/* Calls and statements that a job may start before others have a turn. */
-#define SLICE 64
+/*
+ * Statements and functions that a job has held or handed over at most: the
+ * rest of a wide fan-out costs no memory until its turn comes.
+ */
+#define MOST_ORDERS 1000
 
 /* A job with calls in the air is looked at so often, to see if it can be parked. */
 #define SWEEP_US 1000000
 
-/* Memory is weighed when so many outcomes have come. */
+/* Memory is weighed after so many starts and outcomes. */
 #define WEIGH_EVERY 64
 
 #define KEPT_DEFINITIONS 256
@@ -207,8 +210,8 @@ make_job(const ClaimedJob *claimed)
 	job->expires_at = claimed->expires_at;
 	job->wake_us = CLOCK_NEVER;
 	job->weigh_at = WEIGH_EVERY;
+	job->waits.ph_compare = jobtask_compare_waits;
 	dlist_init(&job->calls);
-	dlist_init(&job->waits);
 	dlist_init(&job->held);
 	dlist_init(&job->orders);
 	dlist_init(&job->ended);
@@ -338,8 +341,11 @@ result_work(void *arg)
 								result->job->output);
 }
 
-/* The plan is through: the output is made a value of the chain's type. */
-static void
+/*
+ * The plan is through: the output is made a value of the chain's type.  True:
+ * an executor is to do that; else the job is gone.
+ */
+static bool
 finish_plan(Job *job)
 {
 	StepError  *error = plan_error(job->plan);
@@ -349,7 +355,7 @@ finish_plan(Job *job)
 	if (error != NULL)
 	{
 		job_end_as(job, "failed", error);
-		return;
+		return false;
 	}
 	job->phase = JOB_CONVERTING;
 	job->output = json_copy(job->cxt, plan_output(job->plan));
@@ -361,10 +367,11 @@ finish_plan(Job *job)
 	if (error == NULL && result.result == NULL)
 	{
 		jobtask_convert_output(job);
-		return;
+		return true;
 	}
 	job->output = result.result;
 	job_end_as(job, error ? "failed" : "succeeded", error);
+	return false;
 }
 
 /* Cancelled by somebody, or its time (TTL) is up; not here: no matter. */
@@ -411,10 +418,12 @@ is_too_heavy(Job *job)
 {
 	Size		bytes;
 
-	if (job->outcomes < job->weigh_at)
+	if (job->events < job->weigh_at)
 		return false;
 	bytes = MemoryContextMemAllocated(job->cxt, true);
-	job->weigh_at = job->outcomes + WEIGH_EVERY + job->ncalls / 4;
+	/* it looks at every task that is under way */
+	job->weigh_at = job->events + WEIGH_EVERY +
+		(job->ncalls + job->norders + job->nwaits) / 4;
 	if (bytes / 1024 <= (Size) setting_job_memory_kb)
 		return false;
 	job_end_as(job, "failed",
@@ -426,6 +435,12 @@ is_too_heavy(Job *job)
 	return true;
 }
 
+static Task *
+next_local(Job *job)
+{
+	return job->norders < MOST_ORDERS ? plan_next(job->plan, false) : NULL;
+}
+
 static void
 start_tasks(Job *job)
 {
@@ -433,24 +448,24 @@ start_tasks(Job *job)
 	int			n = 0;
 
 	window_starve(job, false);
-	while (n < SLICE && (task = plan_next(job->plan, false)) != NULL)
+	while (n < JOB_SLICE && (task = next_local(job)) != NULL)
 	{
 		jobtask_start(job, task);
 		n++;
 	}
-	while (n < SLICE && call_capacity(caller.calls) > 0 &&
+	while (n < JOB_SLICE && call_capacity(caller.calls) > 0 &&
 		   (task = plan_next(job->plan, true)) != NULL)
 	{
 		jobtask_start(job, task);
 		n++;
 		/* its end may have made statements ready */
-		if (n < SLICE && (task = plan_next(job->plan, false)) != NULL)
+		if (n < JOB_SLICE && (task = next_local(job)) != NULL)
 		{
 			jobtask_start(job, task);
 			n++;
 		}
 	}
-	if (n >= SLICE)
+	if (n >= JOB_SLICE)
 		window_ready(job);
 	else if (!plan_ended(job->plan) && call_capacity(caller.calls) == 0)
 		window_starve(job, true);
@@ -534,13 +549,10 @@ job_drive(Job *job)
 		if (plan_due(job->plan) <= clock_us())
 			plan_tick(job->plan, clock_us());
 		start_tasks(job);
-		if (plan_ended(job->plan))
-		{
-			finish_plan(job);
-			return;
-		}
 		plan_progress(job->plan, &known, &done);
 		air_progress(job->air, known, done);
+		if (plan_ended(job->plan) && !finish_plan(job))
+			return;
 	}
 	(void) jobtask_offer_held(job);
 	window_weigh_orders(job);

@@ -77,6 +77,12 @@ unlist(JobTask *jt)
 	if (jt->listed)
 		dlist_delete(&jt->node);
 	jt->listed = false;
+	if (jt->waiting)
+	{
+		pairingheap_remove(&jt->job->waits, &jt->wait);
+		jt->job->nwaits--;
+	}
+	jt->waiting = false;
 }
 
 static void
@@ -293,35 +299,45 @@ start_wait(JobTask *jt, const JobCheckpoint *before)
 		row.ended_at = Max(task->due, row.started_at);
 		save_row(jt, &row, task->params[0]);
 	}
-	list(jt, &jt->job->waits);
+	pairingheap_add(&jt->job->waits, &jt->wait);
+	jt->waiting = true;
+	jt->job->nwaits++;
+}
+
+/* Order of job->waits: the heap's first is its largest. */
+int
+jobtask_compare_waits(const pairingheap_node *a, const pairingheap_node *b,
+					  void *arg)
+{
+	TimestampTz x = pairingheap_const_container(JobTask, wait, a)->task->due;
+	TimestampTz y = pairingheap_const_container(JobTask, wait, b)->task->due;
+
+	return (x < y) - (x > y);
 }
 
 static JobTask *
 first_wait(Job *job)
 {
-	JobTask    *first = NULL;
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &job->waits)
-	{
-		JobTask    *jt = dlist_container(JobTask, node, iter.cur);
-
-		if (first == NULL || jt->task->due < first->task->due)
-			first = jt;
-	}
-	return first;
+	if (pairingheap_is_empty(&job->waits))
+		return NULL;
+	return pairingheap_container(JobTask, wait, pairingheap_first(&job->waits));
 }
 
-/* Ends the waits whose time has come. */
+/* Ends the waits whose time has come, a slice of them. */
 void
 jobtask_end_waits(Job *job)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	JobTask    *jt;
 
 	/* what follows from one may cancel others: look anew each time */
-	while ((jt = first_wait(job)) != NULL &&
-		   jt->task->due <= GetCurrentTimestamp())
+	for (int n = 0; (jt = first_wait(job)) != NULL && jt->task->due <= now; n++)
 	{
+		if (n >= JOB_SLICE)
+		{
+			window_ready(job);
+			return;
+		}
 		unlist(jt);
 		plan_succeed(job->plan, jt->task, jt->task->params[0]);
 	}
@@ -332,12 +348,15 @@ int64
 jobtask_next_wait(Job *job)
 {
 	JobTask    *jt = first_wait(job);
-	int64		left;
+	TimestampTz now = GetCurrentTimestamp();
+	int64		clock = clock_us();
 
 	if (jt == NULL)
 		return CLOCK_NEVER;
-	left = Max(jt->task->due - GetCurrentTimestamp(), 0);
-	return left < CLOCK_NEVER - clock_us() ? clock_us() + left : CLOCK_NEVER;
+	if (jt->task->due <= now)	/* -infinity has no difference */
+		return clock;
+	return jt->task->due - now < CLOCK_NEVER - clock ?
+		clock + (jt->task->due - now) : CLOCK_NEVER;
 }
 
 /* ---- orders ---- */
@@ -612,7 +631,10 @@ jobtask_start(Job *job, Task *task)
 	jt->job = job;
 	jt->task = task;
 	jt->stored = before ? before->failures : 0;
+	/* each attempt before has failed and is stored */
+	jt->stored += task->attempt - 1;
 	task->driver = jt;
+	job->events++;
 	if (task->kind == TASK_WAIT)
 	{
 		start_wait(jt, before);
@@ -641,14 +663,13 @@ tell(Job *job, JobTask *jt)
 {
 	StepError  *error = jt->error;
 
-	job->outcomes++;
+	job->events++;
 	if (error != NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(job->cxt);
 
 		error = step_error_copy(error);
 		MemoryContextSwitchTo(old);
-		/* what the next attempt finds stored */
 		plan_fail(job->plan, jt->task, error);
 		return;
 	}
@@ -658,16 +679,21 @@ tell(Job *job, JobTask *jt)
 }
 
 /*
- * Tells the plan what has come of its tasks.  False: it was the conversion of
- * the job's output, and the job has ended.
+ * Tells the plan what has come of its tasks, a slice of it.  False: it was the
+ * conversion of the job's output, and the job has ended.
  */
 bool
 jobtask_tell(Job *job)
 {
-	while (!dlist_is_empty(&job->ended))
+	for (int n = 0; !dlist_is_empty(&job->ended); n++)
 	{
 		JobTask    *jt = dlist_head_element(JobTask, node, &job->ended);
 
+		if (n >= JOB_SLICE && !plan_ended(job->plan))
+		{
+			window_ready(job);
+			break;
+		}
 		unlist(jt);
 		if (jt != job->conversion)
 		{
@@ -681,12 +707,19 @@ jobtask_tell(Job *job)
 	return true;
 }
 
-/* Whatever the task does, it does no longer. */
+/*
+ * Whatever the task does, it does no longer.  An answer that the plan has not
+ * been told of is a checkpoint all the same: should the job be tried again, it
+ * is not paid for twice.
+ */
 void
 jobtask_drop(JobTask *jt)
 {
 	Job		   *job = jt->job;
 
+	if (jt->success != NULL && jt->output != NULL)
+		save_row(jt, jt->success, jt->output);
+	jt->success = NULL;
 	if (jt->call != NULL)
 	{
 		call_cancel(jt->call);
@@ -722,7 +755,7 @@ op_evaluate(void *driver, void (*work) (void *), void *arg, bool catchable,
 	if (MemoryContextMemAllocated(CurrentMemoryContext, false) / 1024 >
 		(Size) setting_job_memory_kb)
 	{
-		job->weigh_at = job->outcomes;
+		job->weigh_at = job->events;
 		return step_error_make(CLASS_LIMIT, "the job needs too much memory",
 							   psprintf("At most %d MB are allowed.",
 										setting_job_memory_kb / 1024),
