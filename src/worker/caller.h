@@ -41,6 +41,7 @@ typedef struct JobOwner
 	dlist_head	ready;			/* Jobs with something to do */
 	dlist_node	turn;			/* in caller.turns while ready is not empty */
 	bool		in_turn;
+	uint64		refused;		/* in which round there was no room for orders */
 } JobOwner;
 
 /* What a job's plan has asked for and has not been told the end of. */
@@ -95,6 +96,7 @@ struct Job
 	int			norders;		/* handed over or held */
 	bool		only_orders;	/* counted in caller.nwaiting */
 	int			unsaved;		/* spans that are not committed */
+	int			deaths;			/* executors that died of a step given up */
 	bool		starved;		/* wants to start calls; there was no room */
 	dlist_node	hunger;			/* in caller.starved while starved */
 	int64		outcomes;		/* told to the plan so far */
@@ -152,7 +154,7 @@ extern void window_weigh_orders(Job *job);
 extern void window_starve(Job *job, bool starved);
 extern void window_feed_starved(void);
 extern void window_offer_held(void);
-extern int	window_quotas(BoardClaim *claims, int n);
+extern void window_quotas(BoardClaim *claims, int n, int most);
 
 /* caller.c */
 extern void caller_transaction(void);

@@ -278,6 +278,9 @@ judge(const StepRun *run, ErrorData *edata, StepError **error)
 		ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
 		executor_plan_forget();
 	*error = step_error_from(edata);
+	/* whoever can raise that has not killed anybody */
+	if ((*error)->cls == CLASS_CRASH)
+		(*error)->cls = CLASS_SQL;
 	clip((*error)->message);
 	clip((*error)->detail);
 	clip((*error)->hint);

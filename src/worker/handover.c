@@ -117,9 +117,8 @@ reserve(const StepOrder *order, Size bytes, void *arg)
 	int			slot = -1;
 
 	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
-	if (handover->free_slot >= 0 &&
-		handover->order_blocks + (bytes + BLOCK_BYTES - 1) / BLOCK_BYTES <=
-		(Size) most_blocks())
+	if (owner_queue_has_room(MyDatabaseId, order->owner,
+							 (int) ((bytes + BLOCK_BYTES - 1) / BLOCK_BYTES)))
 	{
 		Blocks		blocks;
 
@@ -130,6 +129,7 @@ reserve(const StepOrder *order, Size bytes, void *arg)
 			slot = handover->free_slot;
 			mine = &handover->slots[slot];
 			handover->free_slot = mine->next;
+			handover->nfree_slots--;
 			handover->order_blocks += blocks.count;
 			memset(mine, 0, sizeof(OrderSlot));
 			mine->state = SLOT_FILLING;
@@ -148,6 +148,18 @@ reserve(const StepOrder *order, Size bytes, void *arg)
 	}
 	LWLockRelease(&handover->lock);
 	return slot;
+}
+
+/* Is there room for a small order of that owner?  It may be gone just after. */
+bool
+handover_has_room(Oid owner)
+{
+	bool		room;
+
+	LWLockAcquire(&handover->lock, LW_SHARED);
+	room = owner_queue_has_room(MyDatabaseId, owner, 1);
+	LWLockRelease(&handover->lock);
+	return room;
 }
 
 /*

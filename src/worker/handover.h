@@ -86,6 +86,7 @@ extern void handover_init(void);
 
 /* callers */
 extern Ticket *handover_offer(const StepOrder *order, void *arg);
+extern bool handover_has_room(Oid owner);
 extern bool handover_collect(StepAnswer *answer);
 extern void handover_cancel(Ticket *ticket);
 extern bool handover_check(void);	/* now and then, by anybody */

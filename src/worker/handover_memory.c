@@ -49,7 +49,7 @@ init_area(void)
 	memset(handover, 0, sizeof(Handover));
 	handover->tranche = LWLockNewTrancheId();
 	LWLockInitialize(&handover->lock, handover->tranche);
-	handover->nslots = setting_max_steps;
+	handover->nslots = handover->nfree_slots = setting_max_steps;
 	handover->nblocks = block_count();
 	handover->nfree = handover->nblocks;
 	pg_atomic_init_u64(&handover->synced, 0);
@@ -185,6 +185,7 @@ slot_release(int slot)
 	order->state = SLOT_FREE;
 	order->next = handover->free_slot;
 	handover->free_slot = slot;
+	handover->nfree_slots++;
 }
 
 /* Puts the answer that is in the slot into its caller's mailbox. */

@@ -80,6 +80,7 @@ typedef struct OwnerQueue
 	int			head;
 	int			tail;
 	int			count;
+	int			blocks;			/* that they take */
 	int			asked;			/* executors that the launcher was asked for */
 	TimestampTz asked_at;
 	TimestampTz served_at;		/* when an executor last came or left */
@@ -100,6 +101,7 @@ typedef struct Handover
 	int			nslots;
 	int			nblocks;
 	int			free_slot;
+	int			nfree_slots;
 	int			free_block;
 	int			nfree;			/* blocks */
 	int			order_blocks;	/* blocks that orders take */
@@ -125,6 +127,7 @@ extern void blocks_free(Blocks *blocks);
 extern void blocks_write(const Blocks *blocks, const char *bytes);
 extern char *blocks_read(const Blocks *blocks);
 
+extern bool owner_queue_has_room(Oid database, Oid owner, int blocks);
 extern void owner_queue_append(int slot);
 extern void owner_queue_unlink(int slot);
 extern int	owner_queue_pop(Oid database, Oid owner);

@@ -31,6 +31,25 @@
 
 /* ---- the lines; under the lock ---- */
 
+/*
+ * May the owner have one more order, of so many blocks, in line?  An owner's
+ * line leaves as many slots and as much memory to others as it takes itself,
+ * so that however many have long lines there is room for who comes next.
+ */
+bool
+owner_queue_has_room(Oid database, Oid owner, int blocks)
+{
+	QueueKey	key = {database, owner};
+	int			free_blocks = handover->nblocks / 2 - handover->order_blocks;
+	OwnerQueue *queue = hash_search(handover_queues, &key, HASH_FIND, NULL);
+
+	if (handover->nfree_slots == 0 || blocks > free_blocks)
+		return false;
+	return queue == NULL ||
+		(queue->count < handover->nfree_slots &&
+		 queue->blocks + blocks <= free_blocks - blocks);
+}
+
 /* Puts the slot at the end of its owner's line. */
 void
 owner_queue_append(int slot)
@@ -43,7 +62,7 @@ owner_queue_append(int slot)
 	if (!found)
 	{
 		queue->head = queue->tail = -1;
-		queue->count = queue->asked = 0;
+		queue->count = queue->blocks = queue->asked = 0;
 		queue->asked_at = queue->served_at = 0;
 	}
 	order->prev = queue->tail;
@@ -54,6 +73,7 @@ owner_queue_append(int slot)
 		handover->slots[queue->tail].next = slot;
 	queue->tail = slot;
 	queue->count++;
+	queue->blocks += order->blocks.count;
 }
 
 /* Takes the slot out of its owner's line. */
@@ -72,6 +92,7 @@ owner_queue_unlink(int slot)
 		handover->slots[order->next].prev = order->prev;
 	else
 		queue->tail = order->prev;
+	queue->blocks -= order->blocks.count;
 	if (--queue->count == 0)
 		(void) hash_search(handover_queues, &key, HASH_REMOVE, NULL);
 }

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/ids.h"
 #include "base/json.h"
+#include "base/settings.h"
 #include "base/shared.h"
 #include "base/value.h"
 #include "catalog/pg_type.h"
@@ -481,6 +482,8 @@ jobtask_answer(const StepAnswer *answer)
 		window_ready(jt->job);
 		return;
 	}
+	if (answer->died)
+		jt->job->deaths = Max(jt->job->deaths, jt->deaths);
 	jt->job->norders--;
 	air_leave(jt->air);
 	jt->air = NULL;
@@ -710,6 +713,21 @@ static StepError *
 op_evaluate(void *driver, void (*work) (void *), void *arg, bool catchable,
 			bool slow, int64 deadline_us)
 {
+	Job		   *job = driver;
+
+	/*
+	 * One outcome may lead to any number of evaluations, each in each, before
+	 * the job as a whole is weighed; this is the plan's own context.
+	 */
+	if (MemoryContextMemAllocated(CurrentMemoryContext, false) / 1024 >
+		(Size) setting_job_memory_kb)
+	{
+		job->weigh_at = job->outcomes;
+		return step_error_make(CLASS_LIMIT, "the job needs too much memory",
+							   psprintf("At most %d MB are allowed.",
+										setting_job_memory_kb / 1024),
+							   "Raise chaincall.job_memory, or enqueue smaller jobs.");
+	}
 	return bounded_run(work, arg, slow);
 }
 

@@ -77,6 +77,7 @@ find_owner(Oid owner)
 		entry->njobs = 0;
 		entry->norders = 0;
 		entry->in_turn = false;
+		entry->refused = 0;
 		dlist_init(&entry->ready);
 	}
 	return entry;
@@ -271,18 +272,26 @@ window_unhold(Job *job)
 	job->is_holding = false;
 }
 
-/* Hands over what is held, first come first served, as far as there is room. */
+/*
+ * Hands over what is held, first come first served within each owner, as far
+ * as there is room: one owner's long line keeps nobody else's orders back.
+ */
 void
 window_offer_held(void)
 {
+	static uint64 round = 0;
 	dlist_mutable_iter iter;
 
+	round++;
 	dlist_foreach_modify(iter, &caller.holding)
 	{
 		Job		   *job = dlist_container(Job, hold, iter.cur);
+		JobOwner   *owner = job->owner;
 
-		if (job->unsaved == 0 && !jobtask_offer_held(job))
-			break;
+		if (job->unsaved > 0 || owner->refused == round)
+			continue;
+		if (!handover_has_room(owner->owner) || !jobtask_offer_held(job))
+			owner->refused = round;
 	}
 }
 
@@ -315,16 +324,15 @@ owner_quota(Oid owner, int share)
 }
 
 /*
- * Sets the quotas of owners with work: how many jobs to claim for each.
- * Returns the sum; those without a quota are moved to the end.
+ * Sets the quotas of owners with work: how many jobs to claim for each, and
+ * about `most` for all.
  */
-int
-window_quotas(BoardClaim *claims, int n)
+void
+window_quotas(BoardClaim *claims, int n, int most)
 {
-	int			room = Min(room_left(), CLAIM_BATCH);
+	int			room = Min(Min(room_left(), CLAIM_BATCH), most);
 	int			share = setting_caller_window / Max(n, 1);
-	int			batch = Max(CLAIM_BATCH / Max(n, 1), 1);
-	int			sum = 0;
+	int			batch = Max(Min(CLAIM_BATCH, most) / Max(n, 1), 1);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -336,7 +344,5 @@ window_quotas(BoardClaim *claims, int n)
 			quota = 0;
 		claims[i].quota = quota;
 		room -= quota;
-		sum += quota;
 	}
-	return sum;
 }

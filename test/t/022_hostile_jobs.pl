@@ -10,6 +10,7 @@ use Chaincall;
 use ModelServer;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use RawServer;
 use Test::More;
 
 use constant KEY => 'sk-key-77c0ffee';
@@ -35,6 +36,7 @@ ALTER DATABASE postgres OWNER TO hacker;
 SELECT chaincall.grant_usage('hacker'), chaincall.grant_usage('victim');
 GRANT USAGE ON FOREIGN SERVER service TO hacker, victim;
 CREATE SCHEMA victim AUTHORIZATION victim;
+GRANT USAGE ON SCHEMA victim TO hacker;
 CREATE SCHEMA hacker AUTHORIZATION hacker;
 -- as whom hostile code has run
 CREATE TABLE public.seen (what text, as_role name DEFAULT current_user);
@@ -153,6 +155,9 @@ nothing_left('to begin with');
 my @steps = (
 	[ 'SET ROLE', 'SET ROLE postgres', qr/^42501 .*cannot set parameter "role" within security-definer function/ ],
 	[ 'SET ROLE to oneself', 'SET ROLE hacker', qr/cannot set parameter "role" within security-definer function/ ],
+	[ 'a function that sets role', 'SELECT hacker.as_other()', qr/cannot set parameter "role" within security-definer function/ ],
+	[ 'temp_buffers', 'SET temp_buffers = 200; CREATE TEMP TABLE t AS SELECT 1; ', 'done' ],
+	[ 'client_encoding', q{SET client_encoding = 'LATIN1'; SET TimeZone = 'Pacific/Kiritimati'; SET extra_float_digits = -15}, 'done' ],
 	[ 'RESET ROLE', 'RESET ROLE', qr/cannot set parameter "role" within security-definer function/ ],
 	[ 'SET SESSION AUTHORIZATION', 'SET SESSION AUTHORIZATION hacker', qr/cannot set parameter "session_authorization" within security-definer function/ ],
 	[ 'set_config of role', q{SELECT set_config('role', 'hacker', false)}, qr/cannot set parameter "role" within security-definer function/ ],
@@ -222,6 +227,7 @@ my @steps = (
 $of{hacker}->must(<<'EOF');
 CREATE FUNCTION note(t text) RETURNS int LANGUAGE sql VOLATILE AS $$ INSERT INTO public.seen (what) VALUES (t); SELECT 1 $$;
 CREATE FUNCTION noting(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM hacker.note('an index'); RETURN i; END $$;
+CREATE FUNCTION as_other() RETURNS int LANGUAGE sql SET role = hacker AS $$ SELECT 1 $$;
 CREATE FUNCTION deep(i int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN hacker.deep(i + 1); END $$;
 CREATE FUNCTION nest(i int) RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
@@ -280,6 +286,34 @@ subtest 'steps' => sub {
 	no_foreign_hands('all of it ran as its owner');
 };
 
+
+subtest 'what a job leaves' => sub {
+	my $left = q{SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory'};
+
+	is(said(run_job('hacker', 'run_all', { s => 'DO $$ BEGIN PERFORM pg_advisory_lock(1); END $$; CREATE TEMP TABLE job (i int); DECLARE c CURSOR WITH HOLD FOR SELECT 1' })), 'done', 'locks, tables');
+	ok(comes_true($left), 'locks go soon');
+	ok(comes_true(q{SELECT count(*) = 0 FROM pg_class WHERE relpersistence = 't'}), 'temporary tables too, though no other job comes');
+
+	# in the same job settings may stay, but names mean what they meant when it was enqueued
+	$of{hacker}->must(<<'EOF');
+CREATE FUNCTION two() RETURNS text LANGUAGE chaincall AS $$
+steps:
+  a: {function: execute_all, args: {s: "SET search_path = hostile_path; SET default_transaction_read_only = on; SET synchronous_commit = off; SET custom.kept = here"}}
+  b: {sql: "INSERT INTO effects DEFAULT VALUES RETURNING 'inserted'", returns: value, after: a}
+output: "{{b}}"
+$$;
+EOF
+	is(said(run_job('hacker', 'two')), '25006 step b: cannot execute INSERT in a read-only transaction', 'a setting of an earlier step');
+	$of{hacker}->must(q{CREATE OR REPLACE FUNCTION two() RETURNS text LANGUAGE chaincall AS $$
+steps:
+  a: {function: execute_all, args: {s: "SET search_path = hostile_path; SET synchronous_commit = off; SET custom.kept = here"}}
+  b: {sql: "INSERT INTO effects DEFAULT VALUES RETURNING 'inserted'", returns: value, after: a}
+output: "{{b}}"
+$$});
+	is(said(run_job('hacker', 'two')), 'inserted', 'but not its search_path');
+	$super->must('TRUNCATE hacker.effects');
+	nothing_left('two steps');
+};
 
 subtest 'errors of every kind' => sub {
 	# each is the step's failure, whatever it claims to be; the classes that are retried have no retry here
@@ -365,6 +399,69 @@ EOF
 	my $job = submit('hacker', 'run_all', { s => 'DO $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); LOOP END LOOP; END $$' });
 	like(said(outcome('hacker', $job)), qr/^MC009 step a: executor died/, 'a step that ends its executor fails in the end');
 	nothing_left('a step that ends its executor');
+};
+
+subtest 'a role with more steps than there is room for' => sub {
+	my ($hog, $job);
+
+	$of{hacker}->must(q{CREATE FUNCTION hog(n int) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  list: {sql: "SELECT g FROM generate_series(1, {{n}}) g"}
+  nap: {each: list, sql: "SELECT pg_sleep(0.01)::text", returns: value}
+output: "{{nap}}"
+$$});
+	$hog = submit('hacker', 'hog', { n => 5000 });
+	comes_true("SELECT count(*) > 10 FROM chaincall.span WHERE job = '$hog'");
+	$job = submit('victim', 'mixed', { t => 'in between' });
+	is(said(outcome('victim', $job)), 'IN BETWEEN15', 'another role has its turn');
+	cmp_ok($super->must("SELECT count(*) FROM chaincall.span WHERE job = '$hog'"), '<', 1500, 'long before all of them have begun');
+	$of{hacker}->must("SELECT chaincall.cancel('$hog')");
+	is(said(outcome('hacker', $hog)), "55000 job $hog was cancelled", 'all the others are cancelled');
+	nothing_left('many steps');
+};
+
+subtest 'chains that grow without bound' => sub {
+	$of{hacker}->must(<<'EOF');
+CREATE FUNCTION bomb(n int) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  list: {sql: "SELECT jsonb_agg(g) FROM generate_series(1, {{n}}) g", returns: value}
+  outer:
+    each: list
+    steps:
+      inner:
+        each: list
+        steps:
+          x: {each: list, sql: "SELECT {{item}}::jsonb"}
+output: done
+$$;
+CREATE FUNCTION caught_bomb(n int) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  list: {sql: "SELECT jsonb_agg(g) FROM generate_series(1, {{n}}) g", returns: value}
+  outer:
+    each: list
+    on_error: {value: 1}
+    steps:
+      inner:
+        each: list
+        on_error: {value: 1}
+        steps:
+          x: {each: list, on_error: {value: 1}, sql: "SELECT {{item}}::jsonb"}
+output: done
+$$;
+CREATE FUNCTION deep_json(n int) RETURNS jsonb LANGUAGE chaincall AS $$
+steps:
+  a: {sql: "SELECT (repeat('[', {{n}}) || repeat(']', {{n}}))::jsonb", returns: value}
+  b: {value: "{{a}}"}
+  c: {sql: "SELECT {{b}}::jsonb", returns: value}
+output: "{{c}}"
+$$;
+EOF
+	like(said(run_job('hacker', 'bomb', { n => 100000 })), qr/^MC006 step .*the job needs too much memory/, 'each in each in each');
+	like(said(run_job('hacker', 'caught_bomb', { n => 100000 })), qr/^MC006 .*the job needs too much memory/, 'with errors caught');
+	like(said(run_job('hacker', 'deep_json', { n => 5000 })), qr/^\[{5000}\]{5000}$|^54001 /, 'a value of 5000 levels');
+	like(said(run_job('hacker', 'deep_json', { n => 500000 })), qr/^54001 /, 'of 500000');
+	nothing_left('large chains');
+	is($super->must(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'chaincall caller' AND pid = } . $super->must(q{SELECT min(pid) FROM chaincall.stat_worker WHERE kind = 'caller'})), '1', 'the caller lives');
 };
 
 subtest 'steps that use chaincall' => sub {
@@ -549,6 +646,9 @@ subtest 'settings of a database and of a role' => sub {
 	ok(comes_true(q{SELECT count(*) = 1 FROM chaincall.job WHERE state = 'expired'}), 'a job that expires');
 	is($super->must(q{SELECT string_agg(DISTINCT backend_type, ', ') FROM pg_stat_activity WHERE backend_type LIKE 'chaincall %' AND backend_type <> 'chaincall executor'}),
 		'chaincall caller, chaincall launcher, chaincall maintainer', 'all workers are there');
+	# whose sessions they seem to be is not who may end them
+	like(said($owner->run("SELECT pg_terminate_backend($_)")), qr/^42501 /, 'a worker is not ended')
+	  for split(/ /, $super->must(q{SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE backend_type IN ('chaincall caller', 'chaincall maintainer', 'chaincall launcher')}));
 	is($super->must(q{SELECT string_agg(DISTINCT as_role, ', ') FROM public.seen WHERE as_role <> 'hacker'}), '', 'hostile operators and functions ran as nobody else');
 	is(join("\n", grep { /chaincall (caller|maintainer|launcher)\s/ && /(ERROR|FATAL|PANIC):/ || /exited with exit code 1/ && /chaincall (caller|maintainer)/ } split(/\n/, slurp_file($node->logfile, $log))),
 		'', 'no worker has failed');
@@ -617,5 +717,224 @@ EOF
 	$super->must('REINDEX SCHEMA chaincall; ANALYZE chaincall.job; VACUUM chaincall.job');
 };
 
+
+# --------------------------------------------------------------------------------------------------
+# Two roles
+
+subtest 'what is another\'s' => sub {
+	my $secret = 'SESAME';
+	my $nowhere = '01234567-0123-7123-8123-0123456789ab';
+	my $monitor = session($node, user => 'monitor');
+	my $log = -s $node->logfile;
+	my $echo = RawServer->new(sub {
+		my ($connection) = @_;
+		my $body = '{"error": {"message": "key ' . KEY . ' is not known"}}';
+
+		print $connection "HTTP/1.1 401 Unauthorized\r\nX-Request-Id: " . KEY . "\r\nContent-Type: application/json\r\nContent-Length: " . length($body) . "\r\n\r\n$body";
+	});
+	my %job;
+
+	add_server($super, 'echo', $echo->url . '/v1');
+	$super->must('CREATE USER MAPPING FOR PUBLIC SERVER echo OPTIONS (api_key ' . sql_literal(KEY) . ')');
+	add_model($super, 'echo', 'echo', 'remote', retry => '0');
+	$super->must('GRANT USAGE ON FOREIGN SERVER echo TO victim');
+	$of{victim}->must(q{CREATE FUNCTION echoes(t text) RETURNS text LANGUAGE chaincall AS 'steps: {a: {model: echo, prompt: "{{t}}"}}'});
+
+	# a job in each state
+	$job{succeeded} = submit('victim', 'mixed', { t => $secret });
+	is(said(outcome('victim', $job{succeeded})), "${secret}15", 'a job that succeeds');
+	$job{failed} = submit('victim', 'echoes', { t => $secret });
+	like(said(outcome('victim', $job{failed})), qr/^MC003 step a: /, 'one that fails');
+	$job{cancelled} = $of{victim}->must("SELECT chaincall.submit('mixed', '{\"t\": \"$secret\"}', run_at => now() + interval '1 day')");
+	$of{victim}->must("SELECT chaincall.cancel('$job{cancelled}')");
+	outcome('victim', $job{cancelled});
+	$job{waiting} = $of{victim}->must("SELECT chaincall.submit('mixed', '{\"t\": \"$secret\"}', run_at => now() + interval '1 day', dedupe_key => 'key')");
+	$job{running} = submit('victim', 'run', { s => "SELECT pg_sleep(1000), '$secret'" });
+	comes_true("SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'chaincall executor' AND query ~ 'victim.execute|chain victim.run|chain run'");
+	$super->must(q{INSERT INTO chaincall.alert (id, kind, job, owner, message, created_at) VALUES (gen_random_uuid(), 'test', NULL, 'victim'::regrole, 'alert', now())});
+	is($super->must("SELECT string_agg(DISTINCT state, ' ' ORDER BY state) FROM chaincall.job WHERE id IN (" . join(', ', map { "'$_'" } values %job) . ')'),
+		'cancelled failed running succeeded waiting', 'jobs in each state');
+	$super->must('ANALYZE chaincall.job; ANALYZE chaincall.span; ANALYZE chaincall.action; ANALYZE chaincall.alert');
+
+	# reading: nothing, though the database is the hacker's
+	for my $table ('job', 'span', 'action', 'alert', 'job_status')
+	{
+		my $column = { action => 'author', alert => 'owner', job_status => 'owner::text::regrole' }->{$table} || 'owner';
+
+		is($of{hacker}->must("SELECT count(*) FROM chaincall.$table WHERE $column = 'victim'::regrole"), '0', "$table: nothing of another's");
+		isnt($of{victim}->must("SELECT count(*) FROM chaincall.$table WHERE $column = 'victim'::regrole"), '0', "$table: one's own");
+	}
+	is($of{hacker}->must(q{SELECT count(*) FROM chaincall.queue_status WHERE owner = 'victim'}), '0', 'queue_status');
+	is($of{hacker}->must(qq{SELECT count(*) FROM chaincall.activity WHERE job = '$job{running}'}), '0', 'activity');
+	isnt($of{victim}->must(qq{SELECT count(*) FROM chaincall.activity WHERE job = '$job{running}'}), '0', 'activity, one\'s own');
+	is($of{hacker}->must(q{SELECT count(*) FROM pg_stats WHERE schemaname = 'chaincall' AND tablename IN ('job', 'span', 'action', 'alert', 'span_default')}), '0', 'pg_stats');
+	$of{hacker}->must(q{CREATE FUNCTION leak(anyelement) RETURNS bool LANGUAGE plpgsql COST 0.0000001 AS $$ BEGIN INSERT INTO public.seen VALUES ('leak of ' || $1::text); RETURN true; END $$});
+	$of{hacker}->run("SELECT count(*) FROM chaincall.$_ WHERE hacker.leak($_)") for ('job', 'span', 'action', 'alert', 'job_status', 'queue_status', 'activity');
+	is($super->must("SELECT count(*) FROM public.seen WHERE what ~ '$secret|victim|$job{succeeded}'"), '0', 'a cheap function in a condition sees nothing of them');
+	for my $function ('result', 'trace')
+	{
+		my %said = map { $_ => said($of{hacker}->run("SELECT chaincall.$function('$_')")) =~ s/$_/JOB/gr } ($nowhere, values %job);
+
+		is(join(' | ', grep { $_ ne $said{$nowhere} } values %said), '', "$function(): another's job is as one that does not exist");
+		like($said{$nowhere}, qr/^42704 job JOB does not exist$/, "$function(): in words");
+	}
+
+	# acting: refused, in the same words
+	$of{hacker}->must("SELECT chaincall.cancel('$_')") for ($nowhere, values %job);
+	comes_true(q{SELECT count(*) = 0 FROM chaincall.action WHERE state = 'pending'});
+	is($of{hacker}->must(q{SELECT string_agg(DISTINCT state || ': ' || reason, ' | ') FROM chaincall.action WHERE author = 'hacker'::regrole AND job IN (}
+			  . join(', ', map { "'$_'" } $nowhere, values %job) . ')'), 'refused: there is no such job', 'actions');
+	is($super->must("SELECT state FROM chaincall.job WHERE id = '$job{running}'"), 'running', 'nothing has come of them');
+	like($of{hacker}->must("SELECT chaincall.submit('victim.mixed', '{\"t\": \"x\"}', run_at => now() + interval '1 day', dedupe_key => 'key')"), qr/^[0-9a-f-]{36}$/,
+		'a dedupe_key is each role\'s own');
+
+	# what is known of workers
+	is($of{hacker}->must('SELECT string_agg(DISTINCT query, \' | \') FROM pg_stat_activity WHERE pid IN ('
+			  . $super->must(q{SELECT string_agg(pid::text, ',') FROM pg_stat_activity WHERE backend_type LIKE 'chaincall %'}) . ')'), '<insufficient privilege>', 'pg_stat_activity');
+	unlike($super->must(q{SELECT string_agg(query, ' | ') FROM pg_stat_activity WHERE backend_type LIKE 'chaincall %'}), qr/$secret|\Q${\KEY}\E/, 'it shows no inputs');
+
+	# who monitors has statistics
+	for my $view ('queue_status', 'activity', 'stat_model', 'stat_endpoint', 'stat_worker')
+	{
+		my $result = $monitor->run("SELECT * FROM chaincall.$view");
+
+		ok($result->ok && $result->{out} ne '', "pg_monitor: $view");
+		unlike($result->{out}, qr/$secret|\Q${\KEY}\E/, "pg_monitor: no inputs in $view");
+	}
+	like(said($monitor->run("SELECT * FROM chaincall.$_")), qr/^42501 /, "pg_monitor: not $_") for ('job', 'span', 'action', 'alert', 'definition', 'job_status', 'origin');
+	like(said($monitor->run("SELECT chaincall.$_")), qr/^42501 /, "pg_monitor: not $_") for ("result('$job{succeeded}')", "trace('$job{succeeded}')", "cancel('$job{running}')", q{submit('x')});
+
+	# members of a role are the role, unless they do not inherit
+	$super->must('CREATE ROLE friend LOGIN IN ROLE victim; CREATE ROLE stranger LOGIN NOINHERIT IN ROLE victim; SELECT chaincall.grant_usage(\'stranger\')');
+	{
+		my ($friend, $stranger) = map { session($node, user => $_) } ('friend', 'stranger');
+
+		is(said($friend->run("SELECT chaincall.result('$job{succeeded}') #>> '{}'")), "${secret}15", 'a member sees it');
+		like(said($stranger->run("SELECT chaincall.result('$job{succeeded}')")), qr/does not exist/, 'one that does not inherit does not');
+		$stranger->must("SELECT chaincall.cancel('$job{running}')");
+		comes_true(q{SELECT count(*) = 0 FROM chaincall.action WHERE state = 'pending'});
+		is($super->must("SELECT state FROM chaincall.job WHERE id = '$job{running}'"), 'running', 'nor cancels it');
+		$friend->must("SELECT chaincall.cancel('$job{running}')");
+		is(said(outcome('victim', $job{running})), "55000 job $job{running} was cancelled", 'a member does');
+		$_->quit for ($friend, $stranger);
+	}
+
+	# keys and inputs are nowhere to be read
+	is($super->must('SELECT count(*) FROM chaincall.job j LEFT JOIN chaincall.span s ON s.job = j.id LEFT JOIN chaincall.alert a ON a.job = j.id WHERE concat(j, s, a) LIKE '
+			  . sql_literal('%' . KEY . '%')), '0', 'no key in any table');
+	unlike(slurp_file($node->logfile, $log), qr/\Q${\KEY}\E/, 'no key in the log');
+	is(join("\n", grep { /\bchaincall (caller|executor|maintainer)\b/ && /$secret/ } split(/\n/, slurp_file($node->logfile, $log))), '', 'no worker logs inputs');
+	$monitor->quit;
+};
+
+subtest 'privileges' => sub {
+	is($super->must(q{
+		SELECT string_agg(format('%s %s on %s', r, p, c.oid::regclass), ', ')
+		FROM pg_class c, unnest(ARRAY['hacker', 'monitor']) r, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p
+		WHERE c.relnamespace = 'chaincall'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND has_table_privilege(r, c.oid, p)}), '', 'nobody writes tables');
+	is($super->must(q{
+		SELECT string_agg(format('%s.%s', c.relname, a.attname), ' ' ORDER BY c.relname, a.attname)
+		FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+		WHERE c.relnamespace = 'chaincall'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND (has_column_privilege('hacker', c.oid, a.attnum, 'INSERT') OR has_column_privilege('hacker', c.oid, a.attnum, 'UPDATE'))}),
+		join(' ', map({ "action.$_" } qw(action input job output step)), map({ "job.$_" } qw(chain dedupe_key expires_at input labels priority run_at traceparent))), 'but by INSERT into these columns');
+	is($super->must(q{
+		SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c
+		WHERE c.relnamespace = 'chaincall'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^(span_|definition|origin)' AND has_any_column_privilege('hacker', c.oid, 'SELECT')}),
+		'', 'partitions and definitions are not to be read');
+	for my $column ('id', 'state', 'owner', 'output', 'error', 'rank', 'worker', 'deaths', 'definition', 'created_at', 'started_at', 'finished_at')
+	{
+		like(said($of{hacker}->run("INSERT INTO chaincall.job (chain, $column) VALUES ('hacker.state', NULL)")), qr/^42501 /, "INSERT of job.$column");
+	}
+	like(said($of{hacker}->run($_)), qr/^42501 /, $_)
+	  for ('INSERT INTO chaincall.action (job, action, author) VALUES (gen_random_uuid(), \'cancel\', 10)', 'SELECT * FROM chaincall.job FOR UPDATE', 'SELECT * FROM chaincall.job FOR KEY SHARE',
+		'DO $$ BEGIN LOCK TABLE chaincall.job IN SHARE MODE; END $$', 'DO $$ BEGIN LOCK TABLE chaincall.span; END $$', 'INSERT INTO chaincall.job (chain, dedupe_key) VALUES (\'hacker.state\', \'k\') ON CONFLICT (id) DO UPDATE SET state = \'failed\'',
+		'MERGE INTO chaincall.job USING (SELECT 1) s ON false WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (chain) VALUES (\'hacker.state\')',
+		'DROP TABLE chaincall.job', 'ALTER TABLE chaincall.job DISABLE ROW LEVEL SECURITY', 'CREATE TRIGGER t BEFORE INSERT ON chaincall.job EXECUTE FUNCTION hacker.run_deferred()',
+		'CREATE POLICY p ON chaincall.job USING (true)', 'CREATE RULE r AS ON INSERT TO chaincall.job DO INSTEAD NOTHING', 'CREATE TABLE chaincall.span_x (LIKE chaincall.span)',
+		'ALTER EXTENSION chaincall ADD TABLE hacker.deferred', 'CREATE TABLE hacker.child () INHERITS (chaincall.job)', 'CREATE TABLE hacker.child (f uuid REFERENCES chaincall.job)',
+		'CREATE TABLE hacker.part PARTITION OF chaincall.span FOR VALUES FROM (\'ffffffff-0000-0000-0000-000000000000\') TO (\'ffffffff-ffff-ffff-ffff-ffffffffffff\')',
+		'CREATE PUBLICATION p FOR TABLE chaincall.job', 'COMMENT ON TABLE chaincall.job IS \'x\'');
+	# triggers are no functions to be called
+	unlike(said($of{hacker}->run("CREATE TRIGGER t BEFORE INSERT ON hacker.deferred FOR EACH ROW EXECUTE FUNCTION chaincall.$_()")), qr/^$/, "$_ in a table of one's own") for ('job_insert', 'job_inserted', 'action_insert', 'drop_replicated');
+
+	is($super->must(q{SELECT string_agg(format('%s on %s', tgname, tgrelid::regclass), ', ') FROM pg_trigger
+		WHERE tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'chaincall'::regnamespace) AND NOT tgisinternal AND tgenabled <> 'A'
+		AND tgrelid::regclass::text ~ '^chaincall\.(job|span|action|alert|definition|origin)'}), '', 'triggers fire always');
+	is($super->must(q{SELECT string_agg(oid::regclass::text, ', ') FROM pg_class c
+		WHERE relnamespace = 'chaincall'::regnamespace AND relkind IN ('r', 'p') AND NOT relrowsecurity AND has_any_column_privilege('hacker', c.oid, 'SELECT')
+		AND relname NOT IN ('model', 'endpoint', 'pool', 'chain_policy')}), '', 'what one may read has row security');
+	# what runs with rights that its caller does not have: functions of the extension that are SECURITY DEFINER, or that a superuser is meant to run
+	is($super->must(q{SELECT string_agg(p.oid::regprocedure::text, ', ') FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+		WHERE p.pronamespace = 'chaincall'::regnamespace AND (p.prosecdef OR l.lanname IN ('sql', 'plpgsql'))
+		AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c IN ('search_path=pg_catalog, pg_temp', 'search_path=""'))
+		AND p.prosqlbody IS NULL}), '', 'functions fix their search_path');
+	is($super->must(q{SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c WHERE relnamespace = 'chaincall'::regnamespace AND relkind = 'v'
+		AND NOT coalesce(reloptions && ARRAY['security_invoker=true', 'security_barrier=true'], false)
+		AND relname NOT IN ('stat_model', 'stat_endpoint', 'stat_worker', 'activity')}), '', 'views are of who reads them, or a barrier');
+	nothing_left('privileges');
+};
+
+# --------------------------------------------------------------------------------------------------
+# Many roles
+
+subtest 'a thousand roles' => sub {
+	my $started = now_ms();
+
+	$super->must(<<'EOF');
+ALTER SYSTEM SET chaincall.max_executors = 4;
+SELECT pg_reload_conf();
+CREATE ROLE many;
+SELECT chaincall.grant_usage('many');
+CREATE FUNCTION public.of_many() RETURNS text LANGUAGE chaincall AS 'steps: {a: {sql: "SELECT current_user::text", returns: value}}
+output: "{{a}}"';
+DO $$
+BEGIN
+	FOR i IN 1 .. 1000 LOOP
+		EXECUTE format('CREATE ROLE many%s LOGIN IN ROLE many', i);
+	END LOOP;
+END $$;
+DO $$
+BEGIN
+	FOR i IN 1 .. 1000 LOOP
+		EXECUTE format('SET LOCAL SESSION AUTHORIZATION many%s', i);
+		INSERT INTO chaincall.job (chain) VALUES ('public.of_many');
+	END LOOP;
+END $$;
+EOF
+	ok(comes_true(q{SELECT count(*) = 0 FROM chaincall.job WHERE chain = 'public.of_many()' AND finished_at IS NULL}), 'all jobs end');
+	is($super->must(q{SELECT count(*) || ' ' || count(DISTINCT owner) FROM chaincall.job WHERE chain = 'public.of_many()' AND state = 'succeeded' AND output #>> '{}' = owner::regrole::text}),
+		'1000 1000', 'each as its owner');
+	note(sprintf('they took %.1f s', (now_ms() - $started) / 1000));
+};
+
 $node->stop;
+
+subtest 'more roles than there is room for' => sub {
+	my $few = new_node('few_owners', conf => "shared_preload_libraries = 'chaincall'\nchaincall.max_owners = 16\n");
+	my $session = session($few);
+	my @results;
+
+	$session->must(<<'EOF');
+CREATE ROLE many;
+SELECT chaincall.grant_usage('many');
+CREATE FUNCTION public.one() RETURNS int LANGUAGE chaincall AS 'value: 1';
+DO $$
+BEGIN
+	FOR i IN 1 .. 20 LOOP
+		EXECUTE format('CREATE ROLE many%s LOGIN IN ROLE many', i);
+	END LOOP;
+END $$;
+EOF
+	push @results, said($session->run("SET SESSION AUTHORIZATION many$_; SELECT chaincall.submit('public.one', run_at => now() + interval '1 day') IS NOT NULL")) for (1 .. 20);
+	is(scalar(grep { $_ eq 't' } @results), 16, 'as many as there is room for');
+	like($results[-1], qr/^(MC006|53400|53200) /, 'then an error') or diag(join("\n", @results));
+	note($results[-1]);
+	$session->must('RESET SESSION AUTHORIZATION');
+	$session->must("SET SESSION AUTHORIZATION many1; SELECT chaincall.submit('public.one'); RESET SESSION AUTHORIZATION");
+	wait_until(sub { return $session->must(q{SELECT count(*) = 1 FROM chaincall.job WHERE state = 'succeeded'}) eq 't' }, 'a job of a role that has room');
+	pass('who has room goes on');
+	$session->quit;
+	$few->stop;
+};
+
 done_testing();
