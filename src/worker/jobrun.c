@@ -402,22 +402,16 @@ start_tasks(Job *job)
 	int			n = 0;
 
 	window_starve(job, false);
-	while (n < SLICE && (task = plan_next(job->plan, false)) != NULL)
+	while (n < SLICE)
 	{
+		/* what ends at once may have made statements ready, or calls */
+		task = plan_next(job->plan, false);
+		if (task == NULL && call_capacity(caller.calls) > 0)
+			task = plan_next(job->plan, true);
+		if (task == NULL)
+			break;
 		jobtask_start(job, task);
 		n++;
-	}
-	while (n < SLICE && call_capacity(caller.calls) > 0 &&
-		   (task = plan_next(job->plan, true)) != NULL)
-	{
-		jobtask_start(job, task);
-		n++;
-		/* its end may have made statements ready */
-		if (n < SLICE && (task = plan_next(job->plan, false)) != NULL)
-		{
-			jobtask_start(job, task);
-			n++;
-		}
 	}
 	if (n >= SLICE)
 		window_ready(job);
