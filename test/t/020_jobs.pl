@@ -234,6 +234,30 @@ survives('kill -9 of the postmaster', sub {
 # --------------------------------------------------------------------------------------------------
 # Whose fault it is
 
+subtest 'a checkpoint that is not what was stored' => sub {
+	my $caller = pid_of($s, 'caller');
+
+	clear();
+	$s->must(<<'SQL');
+CREATE FUNCTION forged(n int) RETURNS text LANGUAGE chaincall AS $chain$
+steps:
+  a: {model: first, prompt: "a {{n}}"}
+  b: {sql: "INSERT INTO effect VALUES ({{n}}, {{a}}) RETURNING n", returns: value}
+  h: {model: slow, prompt: "{{b}} {{a}}"}
+output: "{{a}}"
+$chain$;
+SQL
+	enqueue($s, 'forged', 2);
+	wait_slow(2);
+	$s->must(q{UPDATE chaincall.span SET output = '"forged"' WHERE path = 'a' AND job IN (SELECT id FROM chaincall.job WHERE input = '{"n": 1}')});
+	$s->must("SELECT pg_terminate_backend($caller)");
+	is(wait_jobs($s), 'succeeded 2', 'the jobs go on');
+	is($s->must(q{SELECT string_agg(output #>> '{}', ' ') FROM chaincall.job}), 'A fixed answer. A fixed answer.', 'not with what was forged');
+	is(requests('fixed'), 3, 'its step is run again, the other one not');
+	is($s->must('SELECT count(*) FROM effect'), '2', 'those behind it are not');
+	is($s->must(q{SELECT count(*) FROM chaincall.alert a JOIN chaincall.job j ON j.id = a.job WHERE j.input = '{"n": 1}'}), '1', 'an alert');
+};
+
 # Waits until the executor is in the gated step; its pid.
 sub in_gate
 {
