@@ -425,7 +425,6 @@ wait_for_work(void)
 		if (!call_turn(caller.calls, 0))
 		{
 			rest();
-			CurrentResourceOwner = between;
 			(void) call_turn(caller.calls, until_us);
 		}
 	}

@@ -96,6 +96,7 @@ struct Job
 	int			norders;		/* handed over or held */
 	bool		only_orders;	/* counted in caller.nwaiting */
 	int			unsaved;		/* spans that are not committed */
+	int			deaths;			/* executors that died of a step given up */
 	bool		starved;		/* wants to start calls; there was no room */
 	dlist_node	hunger;			/* in caller.starved while starved */
 	int64		outcomes;		/* told to the plan so far */

@@ -273,8 +273,9 @@ job_end_as(Job *job, const char *state, StepError *error)
 		end.error = step_error_json(error);
 	else
 		end.output = job->output;
+	/* a step may raise the SQLSTATE of that class itself */
 	if (error != NULL && error->cls == CLASS_CRASH)
-		end.deaths = EXECUTOR_DEATHS;
+		end.deaths = job->deaths;
 	if (strcmp(state, "waiting") == 0)
 		end.run_at = GetCurrentTimestamp() +
 			Max(job->wake_us - clock_us(), 0);

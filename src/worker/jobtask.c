@@ -482,6 +482,8 @@ jobtask_answer(const StepAnswer *answer)
 		window_ready(jt->job);
 		return;
 	}
+	if (answer->died)
+		jt->job->deaths = Max(jt->job->deaths, jt->deaths);
 	jt->job->norders--;
 	air_leave(jt->air);
 	jt->air = NULL;

@@ -103,8 +103,8 @@ connect_database(WorkerKind kind, const WorkerOrders *orders)
 }
 
 /*
- * Settings of the database or role that would end a worker's transactions, or
- * have them wait for others', before its own are in force.
+ * Settings of the database or role that would end a worker or its transactions,
+ * or have them wait for others', before its own are in force.
  */
 static void
 force_settings(void)
@@ -112,6 +112,7 @@ force_settings(void)
 	static const char *const forced[][2] = {
 		{"transaction_timeout", "0"},
 		{"default_transaction_deferrable", "off"},
+		{"exit_on_error", "off"},
 	};
 
 	for (int i = 0; i < (int) lengthof(forced); i++)

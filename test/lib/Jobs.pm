@@ -6,16 +6,28 @@ use warnings;
 
 use Chaincall;
 use Exporter 'import';
+use FindBin;
 use ModelServer;
+use PostgreSQL::Test::Utils;
 
-our @EXPORT = qw(jobs_node reconnect crash wait_sql wait_jobs submit pid_of has_pid_but set_conf state_of);
+our @EXPORT = qw(jobs_node full_disk_env reconnect crash wait_sql wait_jobs submit pid_of has_pid_but set_conf state_of);
 
-# A node that preloads the library; conf: further lines.
+# A node that preloads the library; conf: further lines; further parameters are new_node's.
 sub jobs_node
 {
-	my ($name, $conf) = @_;
+	my ($name, $conf, %params) = @_;
 
-	return new_node($name, conf => "shared_preload_libraries = 'chaincall'\nrestart_after_crash = on\nmax_worker_processes = 32\n" . ($conf || ''));
+	return new_node($name, %params, conf => "shared_preload_libraries = 'chaincall'\nrestart_after_crash = on\nmax_worker_processes = 32\n" . ($conf || ''));
+}
+
+# The environment of a server whose disk is full while a file exists (test/lib/fulldisk.c).
+sub full_disk_env
+{
+	my ($flag) = @_;
+	my $library = PostgreSQL::Test::Utils::tempdir() . '/fulldisk.so';
+
+	PostgreSQL::Test::Utils::system_or_bail($ENV{CC} || 'cc', '-shared', '-fPIC', '-o', $library, "$FindBin::Bin/../lib/fulldisk.c", '-ldl');
+	return (LD_PRELOAD => $library, FULLDISK => $flag);
 }
 
 # A session as soon as the server takes one.

@@ -284,24 +284,74 @@ subtest 'a step that kills its executor is stopped at the third death, and only 
 	is(wait_jobs($s, "chain ~ 'hanging'"), 'cancelled 2', 'and go on');
 };
 
-subtest 'a statement that ends its own session' => sub {
-	my $caller = pid_of($s, 'caller');
+# By being told to leave, and by a FATAL error of its own.
+for my $how ('SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(60)', q{SELECT set_config('exit_on_error', 'on', true), nothing_there({{n}})})
+{
+	subtest "a statement that ends its own session: $how" => sub {
+		my $caller = pid_of($s, 'caller');
+
+		clear();
+		$s->must('CREATE OR REPLACE FUNCTION nothing_there(n int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1 / (n - n); END $$');
+		$s->must("CREATE OR REPLACE FUNCTION suicide(n int) RETURNS text LANGUAGE chaincall AS \$chain\$\nsteps:\n  a: {model: first, prompt: \"a {{n}}\"}\n"
+			  . "  k: {sql: \"$how\", after: a}\n  z: {model: last, prompt: \"{{k}}\"}\n\$chain\$");
+		enqueue($s, 'suicide', 1);
+		enqueue($s, 'quick', 5);
+		is(wait_jobs($s, "chain ~ 'quick'"), 'succeeded 5', 'others go on');
+		is(wait_jobs($s, "chain ~ 'suicide'"), 'failed 1', 'it fails in the end');
+		is($s->must(q{SELECT concat_ws(' ', error->>'class', error->>'step', deaths) FROM chaincall.job WHERE chain ~ 'suicide'}), 'crash k 3', 'class, step, deaths');
+		is($s->must(q{SELECT count(*) FROM chaincall.alert a, chaincall.job j WHERE a.kind = 'dead_letter' AND j.id = a.job AND chain ~ 'suicide'}), '1', 'an alert');
+		is($s->must(q{SELECT sum(deaths) FROM chaincall.job WHERE chain ~ 'quick'}), '0', 'others are not blamed');
+		is(pid_of($s, 'caller'), $caller, 'the caller lives on');
+	};
+}
+
+# Blows of every kind while many short jobs run in two callers, so that they fall anywhere.
+subtest 'one blow after the other' => sub {
+	my $n = 300;
+	my @blows = (
+		[ 'SIGTERM of a caller', sub { $s->must('SELECT pg_terminate_backend(' . pid_of($s, 'caller') . ')') } ],
+		[ 'SIGTERM of all executors', sub { $s->must(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'chaincall executor'}) } ],
+		[ 'kill -9 of a caller', sub { $s = crash($node, $s, pid_of($s, 'caller')) } ],
+		[ 'SIGTERM of all workers', sub { $s->must(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type ~ '^chaincall'}) } ],
+		[ 'stop -m immediate', sub { $s->quit; $node->stop('immediate'); $node->start; $s = reconnect($node) } ],
+		[ 'kill -9 of the walwriter', sub { $s = crash($node, $s, $s->must(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'})) } ],
+	);
+	my ($done, $keys) = (0);
 
 	clear();
 	$s->must(<<'SQL');
-CREATE FUNCTION suicide(n int) RETURNS text LANGUAGE chaincall AS $chain$
+CREATE FUNCTION churn(n int) RETURNS text LANGUAGE chaincall AS $chain$
 steps:
   a: {model: first, prompt: "a {{n}}"}
-  k: {sql: "SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(60), {{a}}"}
+  b: {sql: "INSERT INTO effect SELECT {{n}}, 'b' WHERE {{a}} <> '' RETURNING n", returns: value}
+  c: {each: 3, model: last, prompt: "c {{item}} {{b}}"}
+  d: {each: c, sql: "INSERT INTO effect VALUES ({{n}}, {{item}}) RETURNING n", returns: value}
+  e: {model: first, prompt: "e {{d}} {{n}}"}
+  f: {sql: "INSERT INTO effect SELECT {{n}}, 'f' WHERE {{e}} <> '' RETURNING n", returns: value}
+output: "{{e}}"
 $chain$;
 SQL
-	enqueue($s, 'suicide', 1);
-	enqueue($s, 'quick', 5);
-	is(wait_jobs($s, "chain ~ 'quick'"), 'succeeded 5', 'others go on');
-	is(wait_jobs($s, "chain ~ 'suicide'"), 'failed 1', 'it fails in the end');
-	is($s->must(q{SELECT error->>'class' FROM chaincall.job WHERE chain ~ 'suicide'}), 'crash', 'class');
-	is($s->must(q{SELECT count(*) FROM chaincall.alert WHERE kind = 'dead_letter'}), '1', 'an alert');
-	is(pid_of($s, 'caller'), $caller, 'the caller lives on');
+	set_conf($s, 'chaincall.min_callers' => 2);
+	enqueue($s, 'churn', $n);
+	for my $i (0 .. $#blows)
+	{
+		my ($what, $strike) = @{ $blows[$i] };
+
+		wait_sql($s, 'SELECT count(*) >= ' . int($n * ($i + 0.3) / @blows) . q{ FROM chaincall.job WHERE state = 'succeeded'});
+		$done = $s->must(q{SELECT count(*) FROM chaincall.job WHERE state = 'succeeded'});
+		note("$what when $done jobs are done");
+		$strike->();
+	}
+	cmp_ok($done, '<', $n, 'the last one fell while jobs ran');
+	is(wait_jobs($s), "succeeded $n", 'every job has succeeded');
+	is($s->must('SELECT count(*) || \' \' || count(DISTINCT (n, step)) FROM effect'), 5 * $n . ' ' . 5 * $n, 'what the statements do is done once');
+	is($s->must('SELECT count(*) FROM chaincall.span WHERE try = 0 AND job IN (SELECT id FROM chaincall.job)'), 9 * $n, 'each step has one checkpoint');
+	$keys = $models->keys;
+	is(scalar(keys %$keys), 5 * $n, 'no call has two keys');
+	cmp_ok((sort { $b <=> $a } values %$keys)[0], '<=', 1 + @blows, 'none was made more often than there were blows');
+	cmp_ok($models->stats->{requests}, '<', 5 * $n * 1.5, 'few were made again: ' . ($models->stats->{requests} - 5 * $n));
+	cmp_ok($s->must('SELECT max(deaths) FROM chaincall.job'), '<', 3, 'no job is given up');
+	set_conf($s, 'chaincall.min_callers' => undef);
 };
 
 # --------------------------------------------------------------------------------------------------
@@ -538,4 +588,47 @@ subtest 'a standby is promoted with jobs in flight' => sub {
 };
 
 unlike(slurp_file($node->logfile), qr/TRAP|PANIC|terminated by signal (?!9\b)\d/, 'nothing else crashed');
+
+# --------------------------------------------------------------------------------------------------
+# The disk
+
+subtest 'a full disk' => sub {
+	my $flag = PostgreSQL::Test::Utils::tempdir() . '/full';
+	my $full = jobs_node('full', '', env => { full_disk_env($flag) });
+	my $in = session($full);
+	my ($caller, $mark, $states);
+
+	fill($in);
+	$in->must(<<'SQL');
+CREATE FUNCTION wide(n int, t text) RETURNS text LANGUAGE chaincall AS $chain$
+steps:
+  a: {model: slow, prompt: "{{n}} {{t}}"}
+  b: {model: last, prompt: "{{a}} {{n}} {{t}}"}
+  c: {sql: "INSERT INTO effect SELECT {{n}}, md5(g::text) FROM generate_series(1, 50) g WHERE {{b}} <> '' RETURNING (SELECT string_agg(md5(g::text || {{n}}), '') FROM generate_series(1, 40) g)", returns: rows}
+  z: {model: first, prompt: "z {{n}}", after: c}
+output: "{{z}}"
+$chain$;
+SQL
+	$models->reset;
+	$caller = pid_of($in, 'caller');
+	$mark = -s $full->logfile;
+	$in->must(q{INSERT INTO chaincall.job (chain, input) SELECT 'wide', jsonb_build_object('n', g, 't', (SELECT string_agg(md5((g * i)::text), '') FROM generate_series(1, 50) i)) FROM generate_series(1, 40) g});
+	wait_slow(40);
+	append_to_file($flag, '');
+	wait_until(sub { slurp_file($full->logfile, $mark) =~ /No space left on device/ }, 'something finds no room');
+	like($in->run(q{CREATE TABLE t AS SELECT 1})->{state}, qr/^53100$/, 'nobody has any');
+	wait_until(sub { (() = slurp_file($full->logfile, $mark) =~ /No space left on device/g) >= 6 }, 'and tries again');
+	$states = $in->must(q{SELECT string_agg(DISTINCT state, ' ' ORDER BY state) FROM chaincall.job});
+	like($states, qr/^(?:queued )?running(?: succeeded)?$/, 'jobs wait');
+	is(pid_of($in, 'caller'), $caller, 'their worker too');
+	unlink $flag;
+	is(wait_jobs($in), 'succeeded 40', 'when there is room they go on');
+	is($in->must('SELECT count(*) || \' \' || count(DISTINCT (n, step)) FROM effect'), '2000 2000', 'what the statements do is done once');
+	is(pid_of($in, 'caller'), $caller, 'in the same worker');
+	cmp_ok(requests('delay'), '==', 40, 'nothing was asked again');
+	$in->quit;
+	$full->stop;
+	unlike(slurp_file($full->logfile), qr/TRAP|PANIC|terminated by signal/, 'nothing crashed');
+};
+
 done_testing();

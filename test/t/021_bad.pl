@@ -208,6 +208,21 @@ subtest 'a job that needs too much memory' => sub {
 	set_conf($s, 'chaincall.job_memory' => undef);
 };
 
+subtest 'a setting that makes errors fatal' => sub {
+	my $id;
+
+	chain('missing(n int) RETURNS text', '{value: "{{n.missing}}"}');
+	$s->must('ALTER DATABASE postgres SET exit_on_error = on');
+	$s->must("SELECT pg_terminate_backend($caller)");
+	has_pid_but($s, 'caller', $caller);
+	$caller = pid_of($s, 'caller');
+	$id = submit($s, 'missing', '{"n": 1}');
+	ends($id, 'failed', 'input', '', 'the job fails by its own error');
+	is($s->must("SELECT deaths FROM chaincall.job WHERE id = '$id'"), '0', 'it has not killed its worker');
+	lives_on();
+	$s->must('ALTER DATABASE postgres RESET exit_on_error');
+};
+
 subtest 'a slow expression' => sub {
 	my @ids;
 
@@ -261,15 +276,42 @@ subtest 'bad model servers' => sub {
 	lives_on();
 };
 
+# What a call does after its first attempt it does outside transactions.
+subtest 'calls that are asked again' => sub {
+	my %quick = (retry => '{"first": "5 ms", "max": "5 ms"}');
+	my %chains = (
+		retried => [ 'text', '{model: retried, prompt: "{{n}}"}' ],
+		throttled => [ 'text', '{model: throttled, prompt: "{{n}}"}' ],
+		other_error => [ 'text', '{model: other_error, prompt: "{{n}}"}' ],
+		reasked => [ 'jsonb', '{model: reasked, prompt: "{{n}}", returns: {n: int, label: [a, b]}}' ],
+		narrow => [ 'jsonb', "each: 12\nmodel: narrow\nprompt: \"{{item}}\"" ],
+		switched => [ 'text', "model: gives_way\nprompt: \"{{n}}\"\non_error: {value: \"{{error.class}}\"}" ],
+	);
+
+	add_server($s, 'narrow', $models, max_in_flight => 2);
+	add_model($s, 'retried', 's', 'echo?status=503&times=2', %quick);
+	add_model($s, 'throttled', 's', 'echo?status=429&times=1&message=later', %quick);
+	add_model($s, 'other_error', 's', 'fixed?status=500&times=1', %quick);
+	add_model($s, 'reasked', 's', 'labels?miss=1', %quick);
+	add_model($s, 'narrow', 'narrow', 'delay-5', %quick);
+	add_model($s, 'gives_way', 's', 'fixed?reset=mid', retry => '{"first": "5 ms", "attempts": 2}');
+	chain("$_(n int) RETURNS $chains{$_}[0]", $chains{$_}[1]) for keys %chains;
+	$s->must("INSERT INTO chaincall.job (chain, input, labels) SELECT '$_', jsonb_build_object('n', g), '{\"again\": true}' FROM generate_series(1, 5) g") for keys %chains;
+	is(wait_jobs($s, q{labels = '{"again": true}'}), 'succeeded ' . 5 * keys %chains, 'all have succeeded')
+	  or diag($s->must(q{SELECT DISTINCT chain, error FROM chaincall.job WHERE labels = '{"again": true}' AND state = 'failed'}));
+	is($s->must(q{SELECT count(*) FROM chaincall.span s JOIN chaincall.job j ON j.id = s.job WHERE j.labels = '{"again": true}' AND j.chain ~ 'retried' AND s.class = 'transient'}), '10', 'failures have spans');
+	lives_on();
+};
+
 # --------------------------------------------------------------------------------------------------
 # Waiting
 
 subtest 'what waits is out of memory and survives a restart' => sub {
-	my ($wait, $later, $backoff, $mid);
+	my ($wait, $later);
 
 	$models->reset;
-	add_model($s, 'comes_back', 's', 'echo?status=500&times=3', retry => '{"first": "600 ms", "max": "600 ms", "factor": 1, "attempts": 6}');
-	add_model($s, 'stays_away', 's', 'hash-embedding?status=500', retry => '{"first": "400 ms", "max": "400 ms", "factor": 1, "attempts": 4}');
+	add_model($s, 'comes_back', 's', 'echo?status=500&times=2', retry => '{"first": "2 s", "max": "2 s", "factor": 1, "attempts": 6}');
+	add_model($s, 'stays_away', 's', 'hash-embedding?status=500', retry => '{"first": "2 s", "max": "2 s", "factor": 1, "attempts": 3}');
 	chain('waits(n int) RETURNS text', "steps:\n  a: {model: fixed, prompt: \"{{n}}\"}\n  w: {wait: 1500 ms, after: a}\n  z: {model: slow, prompt: \"{{n}}\", after: w}");
 	chain('backs_off(n int) RETURNS text', '{model: comes_back, prompt: "{{n}}"}');
 	chain('gives_up(n int) RETURNS text', '{model: stays_away, prompt: "{{n}}"}');
@@ -289,16 +331,17 @@ subtest 'what waits is out of memory and survives a restart' => sub {
 	is($models->stats->{by_model}{delay}, 1, 'behind the wait, once');
 	is($s->must("SELECT finished_at - created_at BETWEEN '1500 ms' AND '30 s' FROM chaincall.job WHERE id = '$wait'"), 't', 'not before');
 
-	$backoff = submit($s, 'backs_off', '{"n": 2}');
-	$mid = submit($s, 'gives_up', '{"n": 2}');
-	wait_sql($s, "SELECT state = 'waiting' FROM chaincall.job WHERE id = '$backoff'");
+	# waits are drawn by lot: of many jobs some are parked
+	$models->reset;
+	$s->must(q{INSERT INTO chaincall.job (chain, input, labels) SELECT c, jsonb_build_object('n', g), '{"backoff": true}' FROM generate_series(1, 6) g, unnest('{backs_off,gives_up}'::text[]) c});
+	wait_sql($s, q{SELECT count(DISTINCT chain) = 2 FROM chaincall.job WHERE state = 'waiting' AND labels = '{"backoff": true}'});
 	pass('a long backoff leaves the caller too');
-	ends($mid, 'failed', 'transient', '500');
-	is($s->must("SELECT count(*) FROM chaincall.span WHERE job = '$mid'"), '4', 'attempts count over the parking');
-	is(wait_jobs($s, "id = '$backoff'"), 'succeeded 1', 'and it succeeds in the end');
-	is($s->must("SELECT string_agg(try || coalesce(class, ''), ' ' ORDER BY try) FROM chaincall.span WHERE job = '$backoff'"), '0 1transient 2transient 3transient', 'with the attempts that it took');
-	is($s->must("SELECT count(DISTINCT id) FROM chaincall.span WHERE job = '$backoff'"), '4', 'each with an id of its own');
-	is(scalar(grep { $_ == 4 } values %{ $models->keys }), 2, 'under one key each');
+	is(wait_jobs($s, q{labels = '{"backoff": true}'}), 'failed 6 succeeded 6', 'and goes on');
+	is($s->must(q{SELECT DISTINCT string_agg(try || coalesce(class, ''), ' ' ORDER BY try) FROM chaincall.span s JOIN chaincall.job j ON j.id = s.job WHERE chain ~ 'backs_off' GROUP BY job}),
+		'0 1transient 2transient', 'with the attempts that it took');
+	is($s->must(q{SELECT DISTINCT string_agg(try || coalesce(class, ''), ' ' ORDER BY try) FROM chaincall.span s JOIN chaincall.job j ON j.id = s.job WHERE chain ~ 'gives_up' GROUP BY job}),
+		'1transient 2transient 3transient', 'and no more than it may');
+	is(join(' ', sort values %{ $models->keys }), join(' ', (3) x 12), 'under one key each');
 	set_conf($s, 'chaincall.park_after' => undef);
 	$caller = pid_of($s, 'caller');
 	lives_on();
