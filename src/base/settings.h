@@ -20,7 +20,7 @@ extern char *setting_allowed_networks;	/* exceptions to refused addresses */
 
 /* shared memory, fixed at the server's start */
 extern int	setting_max_databases;	/* with the extension */
-extern int	setting_max_owners;	/* roles with unfinished jobs, all databases */
+extern int	setting_max_owners; /* roles with unfinished jobs, all databases */
 extern int	setting_max_activity;	/* jobs, calls and steps that activity shows */
 extern int	setting_max_steps;	/* steps on their way to executors */
 extern int	setting_step_memory_kb; /* for their arguments and results */
