@@ -27,7 +27,7 @@ bool		setting_workers = true;
 int			setting_min_callers = 1;
 int			setting_max_callers = 2;
 int			setting_min_executors = 0;
-int			setting_max_executors = 4;
+int			setting_max_executors = 3;
 int			setting_caller_window = 1000;
 int			setting_job_memory_kb = 256 * 1024;
 int			setting_executor_idle_ms = 10000;
@@ -94,7 +94,7 @@ define_workers(void)
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("chaincall.max_executors",
 							"Executors that each database has at most.",
-							NULL, &setting_max_executors, 4, 1, 1000,
+							NULL, &setting_max_executors, 3, 1, 1000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("chaincall.caller_window",
 							"Jobs that one caller has in hand at once.",

@@ -25,6 +25,7 @@
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
 #include "queue/queue.h"
+#include "queue/upkeep.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -341,9 +342,17 @@ renumber_corrupt(const pg_uuid_t *job, const char *path, int try)
 		UUIDPGetDatum(job), CStringGetTextDatum(path), Int32GetDatum(try)
 	};
 
-	(void) SPI_execute_with_args("UPDATE chaincall.span SET try = $3, class = 'invalid', message = 'the stored output is corrupt'"
-								 " WHERE job = $1 AND path = $2 AND try = 0",
-								 3, types, values, NULL, false, 0);
+	bool		isnull;
+
+	if (SPI_execute_with_args("UPDATE chaincall.span SET try = $3, class = 'invalid', message = 'the stored output is corrupt'"
+							  " WHERE job = $1 AND path = $2 AND try = 0 RETURNING owner",
+							  3, types, values, NULL, false, 0) == SPI_OK_UPDATE_RETURNING &&
+		SPI_processed == 1)
+		queue_alert("corrupt_checkpoint", job,
+					DatumGetObjectId(upkeep_column(0, 1, &isnull)),
+					psprintf("the stored output of step %s was corrupt; the step runs again",
+							 path),
+					"Look for faults of the disk or of memory, and whether anybody has changed chaincall.span.");
 	ereport(WARNING,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("the stored output of step \"%s\" of a job is corrupt; the step runs again",

@@ -154,7 +154,7 @@ extern void window_weigh_orders(Job *job);
 extern void window_starve(Job *job, bool starved);
 extern void window_feed_starved(void);
 extern void window_offer_held(void);
-extern int	window_quotas(BoardClaim *claims, int n);
+extern void window_quotas(BoardClaim *claims, int n, int most);
 
 /* caller.c */
 extern void caller_transaction(void);

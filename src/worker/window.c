@@ -324,16 +324,15 @@ owner_quota(Oid owner, int share)
 }
 
 /*
- * Sets the quotas of owners with work: how many jobs to claim for each.
- * Returns the sum; those without a quota are moved to the end.
+ * Sets the quotas of owners with work: how many jobs to claim for each, and
+ * about `most` for all.
  */
-int
-window_quotas(BoardClaim *claims, int n)
+void
+window_quotas(BoardClaim *claims, int n, int most)
 {
-	int			room = Min(room_left(), CLAIM_BATCH);
+	int			room = Min(Min(room_left(), CLAIM_BATCH), most);
 	int			share = setting_caller_window / Max(n, 1);
-	int			batch = Max(CLAIM_BATCH / Max(n, 1), 1);
-	int			sum = 0;
+	int			batch = Max(Min(CLAIM_BATCH, most) / Max(n, 1), 1);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -345,7 +344,5 @@ window_quotas(BoardClaim *claims, int n)
 			quota = 0;
 		claims[i].quota = quota;
 		room -= quota;
-		sum += quota;
 	}
-	return sum;
 }
