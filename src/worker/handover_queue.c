@@ -318,6 +318,10 @@ handover_look_at(void)
 	{
 		int			executors = executors_of(queue, now);
 
+		/* who asked may have died before they came, and what it knew */
+		if (queue->asked > 0)
+			next = Min(next, TimestampTzPlusMilliseconds(queue->asked_at,
+														 ASK_AGAIN_MS + 1));
 		/* a place that becomes free wakes the launcher */
 		if (executors > 0 && has_place(queue->key.database))
 			next = Min(next, Max(long_from(queue, executors),

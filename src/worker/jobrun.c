@@ -448,22 +448,16 @@ start_tasks(Job *job)
 	int			n = 0;
 
 	window_starve(job, false);
-	while (n < JOB_SLICE && (task = next_local(job)) != NULL)
+	while (n < JOB_SLICE)
 	{
+		/* what ends at once may have made statements ready, or calls */
+		task = next_local(job);
+		if (task == NULL && call_capacity(caller.calls) > 0)
+			task = plan_next(job->plan, true);
+		if (task == NULL)
+			break;
 		jobtask_start(job, task);
 		n++;
-	}
-	while (n < JOB_SLICE && call_capacity(caller.calls) > 0 &&
-		   (task = plan_next(job->plan, true)) != NULL)
-	{
-		jobtask_start(job, task);
-		n++;
-		/* its end may have made statements ready */
-		if (n < JOB_SLICE && (task = next_local(job)) != NULL)
-		{
-			jobtask_start(job, task);
-			n++;
-		}
 	}
 	if (n >= JOB_SLICE)
 		window_ready(job);

@@ -29,6 +29,7 @@ sub fill
 	add_model($in, 'first', 's', 'fixed', retry => '0');
 	add_model($in, 'slow', 's', 'delay-500', retry => '0');
 	add_model($in, 'last', 's', 'echo', retry => '0');
+	add_model($in, 'tick', 's', 'delay-30', retry => '0');
 	add_model($in, 'hang', 's', 'fixed?hang=1', retry => '0');
 	$in->must(<<'SQL');
 CREATE TABLE effect (n int, step text);
@@ -233,6 +234,30 @@ survives('kill -9 of the postmaster', sub {
 # --------------------------------------------------------------------------------------------------
 # Whose fault it is
 
+subtest 'a checkpoint that is not what was stored' => sub {
+	my $caller = pid_of($s, 'caller');
+
+	clear();
+	$s->must(<<'SQL');
+CREATE FUNCTION forged(n int) RETURNS text LANGUAGE chaincall AS $chain$
+steps:
+  a: {model: first, prompt: "a {{n}}"}
+  b: {sql: "INSERT INTO effect VALUES ({{n}}, {{a}}) RETURNING n", returns: value}
+  h: {model: slow, prompt: "{{b}} {{a}}"}
+output: "{{a}}"
+$chain$;
+SQL
+	enqueue($s, 'forged', 2);
+	wait_slow(2);
+	$s->must(q{UPDATE chaincall.span SET output = '"forged"' WHERE path = 'a' AND job IN (SELECT id FROM chaincall.job WHERE input = '{"n": 1}')});
+	$s->must("SELECT pg_terminate_backend($caller)");
+	is(wait_jobs($s), 'succeeded 2', 'the jobs go on');
+	is($s->must(q{SELECT string_agg(output #>> '{}', ' ') FROM chaincall.job}), 'A fixed answer. A fixed answer.', 'not with what was forged');
+	is(requests('fixed'), 3, 'its step is run again, the other one not');
+	is($s->must('SELECT count(*) FROM effect'), '2', 'those behind it are not');
+	is($s->must(q{SELECT count(*) FROM chaincall.alert a JOIN chaincall.job j ON j.id = a.job WHERE j.input = '{"n": 1}'}), '1', 'an alert');
+};
+
 # Waits until the executor is in the gated step; its pid.
 sub in_gate
 {
@@ -305,9 +330,11 @@ for my $how ('SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(60)', q{SE
 	};
 }
 
-# Blows of every kind while many short jobs run in two callers, so that they fall anywhere.
-subtest 'one blow after the other' => sub {
-	my $n = 300;
+# Blows of every kind while n jobs of chain `churn` run in two callers, so that they fall anywhere. A job has so many effects;
+# further tests are check's.
+sub bears_blows
+{
+	my ($what, $n, $effects, $check) = @_;
 	my @blows = (
 		[ 'SIGTERM of a caller', sub { $s->must('SELECT pg_terminate_backend(' . pid_of($s, 'caller') . ')') } ],
 		[ 'SIGTERM of all executors', sub { $s->must(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'chaincall executor'}) } ],
@@ -316,43 +343,84 @@ subtest 'one blow after the other' => sub {
 		[ 'stop -m immediate', sub { $s->quit; $node->stop('immediate'); $node->start; $s = reconnect($node) } ],
 		[ 'kill -9 of the walwriter', sub { $s = crash($node, $s, $s->must(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'})) } ],
 	);
-	my ($done, $keys) = (0);
 
-	clear();
-	$s->must(<<'SQL');
+	return subtest "one blow after the other: $what" => sub {
+		my $done;
+
+		clear();
+		set_conf($s, 'chaincall.min_callers' => 2);
+		enqueue($s, 'churn', $n);
+		for my $i (0 .. $#blows)
+		{
+			my ($name, $strike) = @{ $blows[$i] };
+
+			wait_sql($s, 'SELECT count(*) >= ' . int($effects * $n * ($i + 0.3) / @blows) . ' FROM effect');
+			$done = $s->must(q{SELECT count(*) FROM chaincall.job WHERE state = 'succeeded'});
+			note("$name when $done jobs are done");
+			$strike->();
+		}
+		cmp_ok($done, '<', $n, 'the last one fell while jobs ran');
+		is(wait_jobs($s), "succeeded $n", 'every job has succeeded');
+		is($s->must('SELECT count(*) || \' \' || count(DISTINCT (n, step)) FROM effect'), $effects * $n . ' ' . $effects * $n, 'what the statements do is done once');
+		cmp_ok($s->must('SELECT max(deaths) FROM chaincall.job'), '<', 3, 'no job is given up');
+		cmp_ok((sort { $b <=> $a } values %{ $models->keys })[0], '<=', 2 + @blows, 'no call was made more often than there were blows');
+		$check->($n);
+		set_conf($s, 'chaincall.min_callers' => undef);
+	};
+}
+
+$s->must(<<'SQL');
 CREATE FUNCTION churn(n int) RETURNS text LANGUAGE chaincall AS $chain$
 steps:
   a: {model: first, prompt: "a {{n}}"}
   b: {sql: "INSERT INTO effect SELECT {{n}}, 'b' WHERE {{a}} <> '' RETURNING n", returns: value}
-  c: {each: 3, model: last, prompt: "c {{item}} {{b}}"}
-  d: {each: c, sql: "INSERT INTO effect VALUES ({{n}}, {{item}}) RETURNING n", returns: value}
+  c: {each: 3, model: tick, prompt: "c {{item}} {{b}}"}
+  d: {each: c, sql: "INSERT INTO effect VALUES ({{n}}, concat('d', {{index}}::int)) RETURNING n", returns: value}
   e: {model: first, prompt: "e {{d}} {{n}}"}
   f: {sql: "INSERT INTO effect SELECT {{n}}, 'f' WHERE {{e}} <> '' RETURNING n", returns: value}
 output: "{{e}}"
 $chain$;
 SQL
-	set_conf($s, 'chaincall.min_callers' => 2);
-	enqueue($s, 'churn', $n);
-	for my $i (0 .. $#blows)
-	{
-		my ($what, $strike) = @{ $blows[$i] };
+bears_blows('calls and statements', 500, 5, sub {
+	my ($n) = @_;
 
-		wait_sql($s, 'SELECT count(*) >= ' . int($n * ($i + 0.3) / @blows) . q{ FROM chaincall.job WHERE state = 'succeeded'});
-		$done = $s->must(q{SELECT count(*) FROM chaincall.job WHERE state = 'succeeded'});
-		note("$what when $done jobs are done");
-		$strike->();
-	}
-	cmp_ok($done, '<', $n, 'the last one fell while jobs ran');
-	is(wait_jobs($s), "succeeded $n", 'every job has succeeded');
-	is($s->must('SELECT count(*) || \' \' || count(DISTINCT (n, step)) FROM effect'), 5 * $n . ' ' . 5 * $n, 'what the statements do is done once');
-	is($s->must('SELECT count(*) FROM chaincall.span WHERE try = 0 AND job IN (SELECT id FROM chaincall.job)'), 9 * $n, 'each step has one checkpoint');
-	$keys = $models->keys;
-	is(scalar(keys %$keys), 5 * $n, 'no call has two keys');
-	cmp_ok((sort { $b <=> $a } values %$keys)[0], '<=', 1 + @blows, 'none was made more often than there were blows');
-	cmp_ok($models->stats->{requests}, '<', 5 * $n * 1.5, 'few were made again: ' . ($models->stats->{requests} - 5 * $n));
-	cmp_ok($s->must('SELECT max(deaths) FROM chaincall.job'), '<', 3, 'no job is given up');
-	set_conf($s, 'chaincall.min_callers' => undef);
-};
+	is($s->must('SELECT count(*) FROM chaincall.span WHERE try = 0 AND job IN (SELECT id FROM chaincall.job)'), 10 * $n, 'each step has one checkpoint');
+	is(scalar(keys %{ $models->keys }), 5 * $n, 'no call has two keys');
+	cmp_ok($models->stats->{requests}, '<', 5 * $n * 2, 'few were made again: ' . ($models->stats->{requests} - 5 * $n));
+});
+
+# A chain of all that a job can do; what comes out is what a session gets.
+add_model($s, 'flaky', 's', 'echo?status=500&times=1', retry => '{"first": "5 ms", "max": "20 ms"}');
+add_model($s, 'refused', 's', 'echo?status=400', retry => '0');
+$s->must(<<'SQL');
+DROP FUNCTION churn(int);
+CREATE FUNCTION add_effect(n int, step text) RETURNS text LANGUAGE sql AS $$ INSERT INTO effect VALUES (n, step) RETURNING step $$;
+CREATE FUNCTION nested(t text, at date DEFAULT '2026-01-01') RETURNS date LANGUAGE chaincall AS $chain$
+steps:
+  x: {model: tick, prompt: "{{t}}"}
+  y: {sql: "SELECT {{at}}::date + length({{x}})", returns: value}
+$chain$;
+CREATE FUNCTION churn(n int) RETURNS jsonb LANGUAGE chaincall AS $chain$
+output: ["{{m}}", "{{k}}", "{{u}}", "{{o}}", "{{s}}", "{{q}}"]
+steps:
+  p: {function: chaincall.split_text, args: {text: "One {{n}} is here. Two {{n}} is there. Three {{n}} is nowhere.", by: sentence}}
+  m: {each: p, model: flaky, prompt: "{{item}}"}
+  k: {each: m, function: public.nested, args: {t: "{{item}}"}}
+  w: {wait: 20 ms, after: k}
+  u: {until: "round == 3", model: last, prompt: '{{round}} {{u | default("none")}}', after: w}
+  o: {model: refused, prompt: "x {{n}}", on_error: {value: "{{error.class}}"}}
+  s: {switch: [{when: n > 100, value: big}, {model: last, prompt: "small {{n}}"}]}
+  f: {each: 2, function: public.add_effect, args: {n: "{{n}}", step: "f {{item}}"}}
+  q: {sql: "INSERT INTO effect SELECT {{n}}, 'q' WHERE {{u}} <> '' AND {{f}} IS NOT NULL RETURNING step", returns: value}
+$chain$;
+SQL
+bears_blows('steps of all kinds', 200, 3, sub {
+	my $sample = '(1, 50, 99, 100, 101, 150, 200)';
+
+	is($s->must("SELECT jsonb_agg(output ORDER BY (input->>'n')::int) FROM chaincall.job WHERE (input->>'n')::int IN $sample"),
+		$s->must("SELECT jsonb_agg(x ORDER BY n) FROM (SELECT g AS n, churn(g) AS x FROM generate_series(1, 200) g WHERE g IN $sample) y"), 'outputs are those of sessions');
+	is($s->must('SELECT count(DISTINCT output) FROM chaincall.job'), '200', 'each of its own job');
+});
 
 # --------------------------------------------------------------------------------------------------
 # What people do
@@ -536,7 +604,7 @@ subtest 'logical replication of all tables' => sub {
 	is($there->must("SELECT string_agg(t || ' ' || n, ' ') FROM (SELECT 'job' AS t, count(*) AS n FROM chaincall.job UNION ALL SELECT 'span', count(*) FROM chaincall.span"
 			  . " UNION ALL SELECT 'action', count(*) FROM chaincall.action UNION ALL SELECT 'definition', count(*) FROM chaincall.definition) x"),
 		'job 0 span 0 action 0 definition 0', 'the jobs themselves have not');
-	is($there->must('SELECT count(*) FROM chaincall.model'), '4', 'models have');
+	is($there->must('SELECT count(*) FROM chaincall.model'), '7', 'models have');
 	$there->must(q{CREATE FUNCTION quick(n int) RETURNS text LANGUAGE chaincall AS $chain$
 steps:
   a: {model: first, prompt: "a {{n}}"}
