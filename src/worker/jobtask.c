@@ -247,6 +247,13 @@ call_work(void *arg)
 	jt->call = call_start(caller.calls, &jt->task->call, call_done, jt);
 }
 
+/* What it raises may be about another job's call, which is tried again. */
+static void
+send_work(void *arg)
+{
+	call_send_waiting(caller.calls);
+}
+
 static void
 start_call(JobTask *jt, const JobCheckpoint *before)
 {
@@ -266,7 +273,11 @@ start_call(JobTask *jt, const JobCheckpoint *before)
 	job->ncalls++;
 	list(jt, &job->calls);
 	pg_atomic_fetch_add_u64(&my_worker->calls, 1);
-	call_send_waiting(caller.calls);
+	error = bounded_run(send_work, NULL, false);
+	if (error != NULL)
+		ereport(LOG,
+				(errcode(error->sqlstate),
+				 errmsg("could not send a model call: %s", error->message)));
 }
 
 /* ---- waits ---- */
