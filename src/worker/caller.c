@@ -306,7 +306,7 @@ take_answers(void)
 	StepAnswer	answer;
 
 	while (handover_collect(&answer))
-		jobtask_answer(&answer);
+		joborder_answer(&answer);
 }
 
 /* ---- driving ---- */

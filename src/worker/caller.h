@@ -5,7 +5,10 @@
  *	caller.c   the loop: claims, turns, time
  *	window.c   the jobs in hand: whose turn it is, how many may be claimed
  *	jobrun.c   one job in hand, from its claim to its end
- *	jobtask.c  what its plan asks for: model calls, orders, waits
+ *	jobtask.c  what its plan asks for, and what came of it: calls, waits
+ *	joborder.c  what executors do for it
+ *	jobspan.c  its spans as rows
+ *	jobops.c   what its plan and calls ask of their driver
  *	save.c     what is to be written, and its commits
  *	bounded.c  expressions and checks: errors caught, time bounded
  *
@@ -177,22 +180,36 @@ extern void job_interrupt(const pg_uuid_t *id, bool expired);
 extern void job_saved(Job *job, int spans);
 
 /* jobtask.c */
-extern const CallGuards job_guards;
-extern const PlanOps job_plan_ops;
-extern void jobtask_sink(Trace *trace, Span *span);
 extern void jobtask_start(Job *job, Task *task);
-extern void jobtask_convert_output(Job *job);
 extern bool jobtask_tell(Job *job);
-extern void jobtask_check_execute(Job *job, PinnedChain *chain);
 extern uint32 jobtask_path_hash(const void *key, Size size);
 extern int	jobtask_path_match(const void *a, const void *b, Size size);
-extern bool jobtask_offer_held(Job *job);
-extern void jobtask_answer(const StepAnswer *answer);
+extern PinnedChain *jobtask_pinned(Job *job, const Definition *definition);
+extern void jobtask_list(JobTask *jt, dlist_head *head);
+extern void jobtask_ended(JobTask *jt);
 extern int	jobtask_compare_waits(const pairingheap_node *a,
 								  const pairingheap_node *b, void *arg);
 extern void jobtask_end_waits(Job *job);
 extern int64 jobtask_next_wait(Job *job);
 extern void jobtask_drop(JobTask *jt);
+
+/* jobspan.c */
+extern void jobspan_sink(Trace *trace, Span *span);
+extern SpanRow jobspan_own(const JobTask *jt, const char *kind);
+extern void jobspan_save(JobTask *jt, SpanRow *row, Jsonb *output);
+extern void jobspan_fail(JobTask *jt, SpanRow *row, const StepError *error);
+
+/* joborder.c */
+extern void joborder_hold(JobTask *jt);
+extern bool joborder_offer_held(Job *job);
+extern void joborder_answer(const StepAnswer *answer);
+extern void joborder_convert_output(Job *job);
+
+/* jobops.c */
+extern const CallGuards job_guards;
+extern const PlanOps job_plan_ops;
+extern void jobops_check_owner(void *arg);
+extern void jobops_check_execute(Job *job, PinnedChain *chain);
 
 /* save.c */
 extern void save_span(Job *job, SpanRow *row);

@@ -238,7 +238,7 @@ begin_work(void *arg)
 	Jsonb	  **given;
 	Jsonb	  **inputs;
 
-	jobtask_check_execute(job, chain);
+	jobops_check_execute(job, chain);
 	given = pin_job_inputs(chain, begin->claimed->input,
 						   &begin->null_for_strict);
 	MemoryContextSwitchTo(job->cxt);
@@ -275,7 +275,7 @@ job_begin(ClaimedJob *claimed, List *checkpoints)
 		job->pinned = known->pinned;
 		job->pinned->uses++;
 		job->trace = trace_create(job->cxt, claimed->chain, &job->id,
-								  claimed->owner, jobtask_sink);
+								  claimed->owner, jobspan_sink);
 		call_run_init(&job->run, claimed->owner, &job->id, job->trace);
 		error = bounded_run(begin_work, &begin, false);
 	}
@@ -366,7 +366,7 @@ finish_plan(Job *job)
 	MemoryContextSwitchTo(old);
 	if (error == NULL && result.result == NULL)
 	{
-		jobtask_convert_output(job);
+		joborder_convert_output(job);
 		return true;
 	}
 	job->output = result.result;
@@ -548,7 +548,7 @@ job_drive(Job *job)
 		if (plan_ended(job->plan) && !finish_plan(job))
 			return;
 	}
-	(void) jobtask_offer_held(job);
+	(void) joborder_offer_held(job);
 	window_weigh_orders(job);
 	rest(job);
 }

@@ -290,7 +290,7 @@ window_offer_held(void)
 
 		if (job->unsaved > 0 || owner->refused == round)
 			continue;
-		if (!handover_has_room(owner->owner) || !jobtask_offer_held(job))
+		if (!handover_has_room(owner->owner) || !joborder_offer_held(job))
 			owner->refused = round;
 	}
 }
