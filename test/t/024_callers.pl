@@ -57,6 +57,10 @@ CREATE FUNCTION bad_split() RETURNS text[] LANGUAGE chaincall AS $$
 steps:
   x: {function: chaincall.split_text, args: {text: "a", by: "nonsense"}, retry: {attempts: 3, first: 1 ms}}
 $$;
+CREATE FUNCTION overlapping(t text) RETURNS text[] LANGUAGE chaincall AS $$
+steps:
+  x: {function: chaincall.split_text, args: {text: "{{t}}", by: characters, size: 10000, overlap: 9999}}
+$$;
 DO $do$
 BEGIN
 	FOR i IN 1..400 LOOP
@@ -102,5 +106,9 @@ wait_until(sub { $session->must("SELECT output FROM chaincall.job WHERE id = '$c
 
 is(spans($session->must(q{SELECT chaincall.submit('bad_split', '{}')})), 'x 1 1,x 2 2,x 3 3', 'each attempt of a helper has its span');
 is(spans($session->must(q{SELECT chaincall.submit('conflicts_inside', '{}')})), join(',', map { "y/x $_ $_" } 1 .. 10), 'a chain is not run again for a conflict of a statement in it');
+
+my $huge = $session->must(q{SELECT chaincall.submit('overlapping', jsonb_build_object('t', repeat('x ', 1000000)))});
+wait_until(sub { $session->must("SELECT error->>'message' FROM chaincall.job WHERE id = '$huge'") eq 'the result is larger than 16384 kB' }, 'pieces that overlap too much are refused before they are made');
+is($session->must('SELECT max(deaths) FROM chaincall.job'), '0', 'no caller died');
 
 done_testing();
