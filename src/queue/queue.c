@@ -87,15 +87,21 @@ queue_settings(void)
 	}
 }
 
-/* The same, in the first transaction of a worker only. */
+/*
+ * The same, before the first transaction of a worker only.  Not in one: should
+ * it fail, it would take the settings back, and all that follow would run with
+ * those of the database's owner.
+ */
 void
 queue_settings_once(void)
 {
 	static bool applied = false;
 
 	/* nothing between two transactions of a worker can change them */
-	if (!applied)
-		queue_settings();
+	if (applied)
+		return;
+	Assert(!IsTransactionState());
+	queue_settings();
 	applied = true;
 }
 
@@ -106,9 +112,9 @@ queue_settings_once(void)
 void
 queue_begin(void)
 {
+	queue_settings_once();
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	queue_settings_once();
 	XactIsoLevel = XACT_READ_COMMITTED;
 	XactReadOnly = false;
 	if (SPI_connect() != SPI_OK_CONNECT)

@@ -277,7 +277,8 @@ trace_name(Trace *trace, Span *span, const char *model, const char *version,
 
 /*
  * The attempt is over, now; message (of a failure, or NULL) is copied and
- * cut.  A span that has ended stays as it is, so tearing down twice is safe.
+ * cut.  A span that has ended stays as it is, so tearing down twice is safe;
+ * but that of a trace with a sink is the sink's from then on.
  */
 void
 trace_end_span(Trace *trace, Span *span, ErrorClass cls, const char *message)

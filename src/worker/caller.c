@@ -29,9 +29,11 @@
 #include "queue/message.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
+#include "tcop/tcopprot.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/timeout.h"
 #include "worker/caller.h"
 #include "worker/worker.h"
 
@@ -65,6 +67,9 @@
 /* Whether a cancelled step has ended is looked at so often. */
 #define CANCEL_LOOK_US 100000
 
+/* Between faults that come one upon the other. */
+#define FAULT_SLEEP_MS 100
+
 /* Orders that found no room are offered again, at the latest after so long. */
 #define OFFER_AGAIN_US 10000
 
@@ -91,8 +96,8 @@ caller_transaction(void)
 {
 	if (caller.in_transaction)
 		return;
-	StartTransactionCommand();
 	queue_settings_once();
+	StartTransactionCommand();
 	MemoryContextSwitchTo(scratch);
 	caller.in_transaction = true;
 }
@@ -504,6 +509,7 @@ is_gone(int sqlstate)
 static void
 recover(void)
 {
+	static int64 last_us = 0;
 	ErrorData  *edata;
 
 	MemoryContextSwitchTo(scratch);
@@ -527,6 +533,10 @@ recover(void)
 	claim_after_us = clock_us() + FAULT_PAUSE_US;
 	if (is_gone(edata->sqlerrcode))
 		proc_exit(0);
+	/* the same may come in each turn, and fill the log */
+	if (clock_us() - last_us < FAULT_PAUSE_US)
+		worker_sleep(FAULT_SLEEP_MS);
+	last_us = clock_us();
 }
 
 static void
@@ -543,13 +553,28 @@ guarded_turn(void)
 	PG_END_TRY();
 }
 
+/*
+ * SIGINT is what PostgreSQL's lock_timeout sends to its own process: a claim or
+ * a commit ends by it and is tried again.  Nobody else's counts: a cancel would
+ * meet any job's expression, and jobs have chaincall.cancel().  Look-ups wait:
+ * their failure would be a job's.
+ */
+static void
+handle_sigint(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	if (!caller.in_transaction && get_timeout_indicator(LOCK_TIMEOUT, false))
+		StatementCancelHandler(postgres_signal_arg);
+	errno = save_errno;
+}
+
 /* Main function of a caller. */
 void
 chaincall_caller_main(Datum arg)
 {
 	worker_start(WORKER_CALLER);
-	/* a cancel would meet any job's expression: jobs have chaincall.cancel() */
-	pqsignal(SIGINT, SIG_IGN);
+	pqsignal(SIGINT, handle_sigint);
 	caller.cxt = AllocSetContextCreate(TopMemoryContext, "chaincall caller",
 									   ALLOCSET_DEFAULT_SIZES);
 	scratch = AllocSetContextCreate(caller.cxt, "chaincall turn",

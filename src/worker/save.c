@@ -362,7 +362,17 @@ write_singly(void)
 			refuse_end(pending, error);
 			error = caught(write_end);
 		}
-		if (error != NULL)
+		if (error != NULL && is_rows_fault(error->sqlstate))
+		{
+			/* one job's row must not hold up all others */
+			ereport(LOG,
+					(errcode(error->sqlstate),
+					 errmsg("the end of a job cannot be written: %s",
+							error->message),
+					 errdetail("It stays running until this worker ends.")));
+			pending->end.lost = true;
+		}
+		else if (error != NULL)
 			return false;
 		pending->settled = pending->end.done || pending->end.lost;
 	}

@@ -133,4 +133,28 @@ wait_until(sub { states('quick') =~ /^succeeded \d+$/ }, 'calls at another go on
 $session->must("SELECT chaincall.cancel('$slow')");
 wait_until(sub { states('slow') eq 'cancelled 1' }, 'it is cancelled', 30);
 
+# Settings of the database's owner never hold, not even when the first transaction of a worker fails.
+my $locker = session($node);
+my $workers = q{SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('chaincall caller', 'chaincall maintainer')};
+
+$session->must(<<'END');
+CREATE TABLE seen (what text);
+CREATE SCHEMA hostile;
+CREATE FUNCTION hostile.same(a uuid, b uuid) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user); RETURN a OPERATOR(pg_catalog.=) b; END $$;
+CREATE OPERATOR hostile.= (FUNCTION = hostile.same, LEFTARG = uuid, RIGHTARG = uuid);
+ALTER DATABASE postgres SET search_path = hostile, pg_catalog, public;
+ALTER SYSTEM SET chaincall.workers = off;
+SELECT pg_reload_conf();
+END
+wait_until(sub { $session->must($workers) eq '0' }, 'workers are gone', 30);
+$session->must(q{INSERT INTO chaincall.job (chain, input) SELECT 'c' || i, '{}' FROM generate_series(1, 5) i});
+$locker->must('BEGIN');
+$locker->must('LOCK TABLE chaincall.definition');
+$session->must('ALTER SYSTEM RESET chaincall.workers');
+$session->must('SELECT pg_reload_conf()');
+wait_until(sub { slurp_file($node->logfile) =~ /ERROR:  canceling statement due to lock timeout/ }, "a caller's first transaction fails", 30);
+$locker->must('COMMIT');
+wait_until(sub { states('c[0-9]') eq 'succeeded 456' }, 'jobs go on', 30);
+is($session->must('SELECT count(*) FROM seen'), '0', "and nothing of the owner's was run");
+
 done_testing();
