@@ -32,6 +32,7 @@ int			setting_caller_window = 1000;
 int			setting_job_memory_kb = 256 * 1024;
 int			setting_executor_idle_ms = 10000;
 int			setting_executor_turn_ms = 1000;
+int			setting_step_timeout_s = 3600;
 int			setting_park_after_ms = 10000;
 int			setting_max_queued = 1000000;
 int			setting_priority_interval_ms = 60000;
@@ -113,6 +114,11 @@ define_workers(void)
 							"How long an executor serves its role while another role waits.",
 							NULL, &setting_executor_turn_ms, 1000, 1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.step_timeout",
+							"Longest time that a sql or function step of a job may take.",
+							"0 turns the bound off.",
+							&setting_step_timeout_s, 3600, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("chaincall.park_after",
 							"Waits longer than this leave the caller's memory.",
 							NULL, &setting_park_after_ms, 10000, 0, INT_MAX,

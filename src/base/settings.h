@@ -20,7 +20,7 @@ extern char *setting_allowed_networks;	/* exceptions to refused addresses */
 
 /* shared memory, fixed at the server's start */
 extern int	setting_max_databases;	/* with the extension */
-extern int	setting_max_owners;	/* roles with unfinished jobs, all databases */
+extern int	setting_max_owners; /* roles with unfinished jobs, all databases */
 extern int	setting_max_activity;	/* jobs, calls and steps that activity shows */
 extern int	setting_max_steps;	/* steps on their way to executors */
 extern int	setting_step_memory_kb; /* for their arguments and results */
@@ -36,6 +36,7 @@ extern int	setting_caller_window;	/* jobs that one caller has in hand */
 extern int	setting_job_memory_kb;	/* of one job in its caller */
 extern int	setting_executor_idle_ms;	/* then it leaves */
 extern int	setting_executor_turn_ms;	/* when another role waits */
+extern int	setting_step_timeout_s; /* of a job's; 0: none */
 extern int	setting_park_after_ms;	/* longer waits leave the caller */
 
 /* jobs */

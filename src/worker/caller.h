@@ -124,7 +124,7 @@ typedef struct Caller
 	dlist_head	holding;		/* Jobs with orders not yet handed over */
 	dlist_head	starved;		/* Jobs that wait for room in the air */
 	pairingheap timers;
-	bool		in_transaction;	/* the turn's, for the catalog */
+	bool		in_transaction; /* the turn's, for the catalog */
 } Caller;
 
 /* What an earlier life has left at a path. */

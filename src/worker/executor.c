@@ -362,6 +362,11 @@ chaincall_executor_main(Datum arg)
 	worker_start(WORKER_EXECUTOR);
 	pqsignal(SIGINT, handle_cancel);
 	handover_serve();
+	/* who has looked before that has counted this one twice */
+	worker_wake_launcher();
+	/* those that are idle have not left while this place was free */
+	if (place_is_wanted())
+		worker_wake(WORKER_EXECUTOR, MyDatabaseId);
 	pg_atomic_fetch_add_u64(&my_worker->jobs, 1);
 	nudge_timer = RegisterTimeout(USER_TIMEOUT, handover_nudge);
 	overdue_timer = RegisterTimeout(USER_TIMEOUT, handle_overdue);

@@ -236,7 +236,13 @@ read_answer(int slot, StepAnswer *answer)
 	answer->arg = tickets[slot].arg;
 	answer->died = order->died;
 	answer->pid = order->executor_pid;
-	if (order->died && order->overdue)
+	if (order->died && order->overlong)
+		answer->error = step_error_make(CLASS_TIMEOUT,
+										"step took longer than any step may",
+										psprintf("chaincall.step_timeout was %d s.",
+												 setting_step_timeout_s),
+										"Make it shorter, or raise chaincall.step_timeout.");
+	else if (order->died && order->overdue)
 		answer->error = step_error_make(CLASS_TIMEOUT,
 										"step took longer than its timeout",
 										"It did not heed its cancel and was terminated.",
@@ -322,9 +328,39 @@ handover_cancel(Ticket *ticket)
 }
 
 /*
+ * Ends executors of this database with steps that take longer than
+ * chaincall.step_timeout, whatever timeout they have of their own: one role
+ * shall not have all executors for ever.
+ */
+void
+handover_end_overlong(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (setting_step_timeout_s == 0)
+		return;
+	LWLockAcquire(&handover->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < handover->nslots; i++)
+	{
+		OrderSlot  *order = &handover->slots[i];
+
+		if (order->state != SLOT_TAKEN || order->database != MyDatabaseId ||
+			order->terminated ||
+			now - order->at < setting_step_timeout_s * USECS_PER_SEC)
+			continue;
+		order->terminated = order->overlong = true;
+		ereport(LOG,
+				(errmsg("terminating executor with PID %d: its step took longer than chaincall.step_timeout",
+						order->executor_pid)));
+		tell_executor(order, SIGTERM);
+	}
+	LWLockRelease(&handover->lock);
+}
+
+/*
  * Ends executors that have gone on with a cancelled step for too long.  Cheap;
- * collecting does it too, but a caller may sleep.  True: there are some that have been
- * asked to stop, look again soon.
+ * collecting does it too, but a caller may sleep.  True: there are some that
+ * have been asked to stop, look again soon.
  */
 bool
 handover_check(void)
@@ -404,6 +440,7 @@ handover_take(void)
 	order = &handover->slots[holding];
 	handover->order_blocks -= order->blocks.count;
 	order->state = SLOT_TAKEN;
+	order->at = GetCurrentTimestamp();
 	order->executor = my_worker->incarnation;
 	order->executor_pid = MyProcPid;
 	LWLockRelease(&handover->lock);

@@ -89,6 +89,7 @@ extern Ticket *handover_offer(const StepOrder *order, void *arg);
 extern bool handover_has_room(Oid owner);
 extern bool handover_collect(StepAnswer *answer);
 extern void handover_cancel(Ticket *ticket);
+extern void handover_end_overlong(void);	/* maintainers */
 extern bool handover_check(void);	/* now and then, by anybody */
 extern int handover_waiting(Oid owner); /* offered, not taken */
 

@@ -52,7 +52,7 @@ typedef struct OrderSlot
 	Latch	   *caller_latch;
 	uint64		executor;		/* incarnation, from TAKEN on */
 	int			executor_pid;
-	TimestampTz at;				/* offered, later posted */
+	TimestampTz at;				/* offered, taken, posted */
 	/* nobody waits for the answer any more */
 	bool		dropped;
 	/* dropped, and the executor has been told; it reads this in a handler */
@@ -61,6 +61,7 @@ typedef struct OrderSlot
 	TimestampTz terminate_at;
 	bool		died;
 	volatile bool overdue;		/* of it: it did not heed its timeout */
+	bool		overlong;		/* or took longer than any step may */
 	XLogRecPtr	lsn;			/* flushed before the answer is told */
 	Blocks		blocks;			/* the order, later the answer */
 	int			prev;			/* in a queue */

@@ -30,6 +30,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "worker/handover.h"
 #include "worker/worker.h"
 
 PGDLLEXPORT void chaincall_maintainer_main(Datum arg);
@@ -159,6 +160,13 @@ retire_partitions(void)
 }
 
 static bool
+end_overlong(void)
+{
+	handover_end_overlong();
+	return false;
+}
+
+static bool
 retain_definitions(void)
 {
 	queue_retain_definitions();
@@ -226,6 +234,7 @@ static Duty duties[] = {
 	{"counting queued jobs", recount, 0, 10 * MINUTE, 100, false},
 	{"looking for queued jobs", look, 0, SECOND, 20, false},
 	{"ending expired jobs", expire, 0, SECOND, 20, false},
+	{"ending steps that take too long", end_overlong, SECOND, SECOND, 20, false},
 	{"telling of executors that cannot start", tell_troubles, SECOND, 2 * SECOND, 20, false},
 	{"dropping old partitions", retire_partitions, 2 * SECOND, HOUR, 20, false},
 	{"deleting old rows", queue_retain, 3 * SECOND, HOUR, 4, false},

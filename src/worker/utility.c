@@ -25,6 +25,7 @@
 #include "base/compat.h"
 #include "base/shared.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -376,6 +377,23 @@ find_option(List *options, const char *name)
 	return NULL;
 }
 
+/* As PostgreSQL's have_createdb_privilege(), which not every release shows. */
+static bool
+may_create_databases(void)
+{
+	HeapTuple	role;
+	bool		may;
+
+	if (superuser())
+		return true;
+	role = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (!HeapTupleIsValid(role))
+		return false;
+	may = ((Form_pg_authid) GETSTRUCT(role))->rolcreatedb;
+	ReleaseSysCache(role);
+	return may;
+}
+
 static void
 before_create_database(const CreatedbStmt *create)
 {
@@ -386,7 +404,7 @@ before_create_database(const CreatedbStmt *create)
 	template = get_database_oid(option != NULL && option->arg != NULL ?
 								defGetString(unconstify(DefElem *, option)) :
 								"template1", true);
-	if (!OidIsValid(template) || !have_createdb_privilege())
+	if (!OidIsValid(template) || !may_create_databases())
 		return;
 	if (is_template(template) ||
 		compat_database_ownercheck(template, GetUserId()))
@@ -403,7 +421,7 @@ runs_alone(ProcessUtilityContext context)
 static void
 before_rename(const RenameStmt *rename)
 {
-	if (rename->renameType == OBJECT_DATABASE && have_createdb_privilege())
+	if (rename->renameType == OBJECT_DATABASE && may_create_databases())
 		clear_database(own_database(rename->subname), false);
 }
 
