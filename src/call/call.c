@@ -210,7 +210,11 @@ start_budget(Call *call, int64 now_us)
 		set_deadline(call, deadline);
 }
 
-/* WAITING → IN_FLIGHT (or DONE, when it is late or the encoder refuses) */
+/*
+ * WAITING → IN_FLIGHT (or DONE, when it is late or the encoder refuses).  When
+ * sending raises (out of memory) the call is ANSWERED, to be tried again: the
+ * error may be caught by whoever started another one.
+ */
 void
 call_send(Call *call)
 {
@@ -224,7 +228,18 @@ call_send(Call *call)
 	}
 	leave_state(call, CLASS_NONE, NULL);
 	start_budget(call, now);
-	attempt_send(call);
+	PG_TRY();
+	{
+		attempt_send(call);
+	}
+	PG_CATCH();
+	{
+		attempt_unsent(call);
+		call->state = CALL_ANSWERED;
+		dlist_push_tail(&call->group->answered, &call->node);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	if (call->state == CALL_DONE)
 		return;
 	call->state = CALL_IN_FLIGHT;

@@ -535,6 +535,25 @@ attempt_send(Call *call)
 		call_refused(call, error);
 }
 
+/*
+ * attempt_send() has raised: what it had begun is undone, and the attempt is
+ * one that failed.  Raises nothing.
+ */
+void
+attempt_unsent(Call *call)
+{
+	if (call->exchange != NULL)
+	{
+		http_cancel(call->exchange);
+		free_slot(call);
+	}
+	forget_attempt(call);
+	call->cls = CLASS_TRANSIENT;
+	call->words = "it could not be sent";
+	call->begun_us = clock_us();
+	end_attempt(call, call->cls, call->words);
+}
+
 /* Give up the attempt in the air: the exchange is cancelled, the span ended. */
 void
 attempt_abandon(Call *call, ErrorClass cls, const char *message)

@@ -133,6 +133,7 @@ extern ServerSlots *route_slots(Oid server);
 
 /* call_attempt.c */
 extern void attempt_send(Call *call);
+extern void attempt_unsent(Call *call);
 extern void attempt_abandon(Call *call, ErrorClass cls, const char *message);
 extern int	attempt_in_flight(void);
 extern bool attempt_slot_free(const Call *call);

@@ -258,7 +258,11 @@ plan_abort_inside(ChainPlan *plan, ItemRun *item)
 		if (item->nested->inputs)
 		{
 			for (int i = 0; i < item->nested->definition->nargs; i++)
-				pfree(item->nested->inputs[i]);
+			{
+				/* memory may have run out between two of them */
+				if (item->nested->inputs[i])
+					pfree(item->nested->inputs[i]);
+			}
 			pfree(item->nested->inputs);
 		}
 		pfree(item->nested);

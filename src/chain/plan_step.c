@@ -286,7 +286,9 @@ may_retry(const ChainPlan *plan, const ItemRun *item, const StepError *error,
 	const RetryPolicy *policy = step->retry;
 	int64		wait_ms;
 
+	/* a called chain's statements have had their attempts inside it */
 	if (policy == NULL && plan->options.job &&
+		!(step->kind == STEP_FUNCTION && step->function->is_chain) &&
 		(error->sqlstate == ERRCODE_T_R_SERIALIZATION_FAILURE ||
 		 error->sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED))
 		policy = &conflict_policy;

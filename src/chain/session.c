@@ -34,10 +34,17 @@ typedef struct Session
 	Trace	   *trace;
 	AirEntry   *air;			/* the run as a whole */
 	List	   *held;			/* of Definition *: nested chains */
-	List	   *waits;			/* of Task *: wait steps */
+	pairingheap waits;			/* of Wait, by due */
 	const Task *doing;			/* what runs or is started just now */
 	bool		unsettled;		/* calls were started since SPI was left */
 } Session;
+
+/* A wait step under way; in its task's context, as task->driver. */
+typedef struct Wait
+{
+	Task	   *task;
+	pairingheap_node node;
+} Wait;
 
 static int	running = 0;		/* runs that wait for each other */
 
@@ -76,9 +83,11 @@ session_cancel(void *driver, Task *task)
 {
 	Session    *session = driver;
 
+	if (task->driver == NULL)
+		return;
 	if (task->kind == TASK_WAIT)
-		session->waits = list_delete_ptr(session->waits, task);
-	else if (task->driver)
+		pairingheap_remove(&session->waits, &((Wait *) task->driver)->node);
+	else
 		call_cancel(task->driver);
 }
 
@@ -310,13 +319,23 @@ run_local(Session *session, Task *task)
 
 /* ---- waits ---- */
 
+static int
+compare_waits(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	TimestampTz x = pairingheap_const_container(Wait, node, a)->task->due;
+	TimestampTz y = pairingheap_const_container(Wait, node, b)->task->due;
+
+	return (x < y) - (x > y);	/* the heap's first is its largest */
+}
+
 static void
 start_wait(Session *session, Task *task)
 {
-	MemoryContext old = MemoryContextSwitchTo(session->cxt);
+	Wait	   *wait = MemoryContextAlloc(task->cxt, sizeof(Wait));
 
-	session->waits = lappend(session->waits, task);
-	MemoryContextSwitchTo(old);
+	wait->task = task;
+	task->driver = wait;
+	pairingheap_add(&session->waits, &wait->node);
 }
 
 /* Ends the waits whose time has come; when the next one does, clock_us(). */
@@ -324,22 +343,27 @@ static int64
 end_waits(Session *session)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int64		next = CLOCK_NEVER;
-	ListCell   *lc;
 
-	foreach(lc, session->waits)
+	/* what follows from one may cancel others: the first is looked for anew */
+	while (!pairingheap_is_empty(&session->waits))
 	{
-		Task	   *task = lfirst(lc);
+		Wait	   *wait = pairingheap_container(Wait, node,
+												 pairingheap_first(&session->waits));
+		Task	   *task = wait->task;
 
-		if (task->due <= now)
+		if (task->due > now)
 		{
-			session->waits = foreach_delete_current(session->waits, lc);
-			plan_succeed(session->plan, task, task->params[0]);
+			int64		clock = clock_us();
+
+			return task->due - now < CLOCK_NEVER - clock ?
+				clock + (task->due - now) : CLOCK_NEVER;
 		}
-		else if (task->due - now < CLOCK_NEVER - clock_us())
-			next = Min(next, clock_us() + (task->due - now));
+		CHECK_FOR_INTERRUPTS();
+		pairingheap_remove_first(&session->waits);
+		task->driver = NULL;
+		plan_succeed(session->plan, task, task->params[0]);
 	}
-	return next;
+	return CLOCK_NEVER;
 }
 
 /* ---- the loop ---- */
@@ -373,7 +397,8 @@ run_loop(Session *session)
 		}
 		else
 		{
-			if (call_live(session->calls) == 0 && session->waits == NIL &&
+			if (call_live(session->calls) == 0 &&
+				pairingheap_is_empty(&session->waits) &&
 				plan_due(plan) == CLOCK_NEVER)
 				elog(ERROR, "the chain cannot go on");
 			(void) call_turn(session->calls, Min(plan_due(plan), waits_us));
@@ -497,6 +522,7 @@ session_run(Definition *definition, Jsonb **inputs,
 		session->trace = trace_begin(definition->name, &id);
 		call_run_init(&session->run, GetUserId(), &id, session->trace);
 		session->calls = call_group_create(NULL);
+		session->waits.ph_compare = compare_waits;
 		session->plan = plan_create(definition, inputs, options,
 									&session_ops, session);
 		run_loop(session);

@@ -65,6 +65,9 @@
 /* Whether a cancelled step has ended is looked at so often. */
 #define CANCEL_LOOK_US 100000
 
+/* Orders that found no room are offered again, at the latest after so long. */
+#define OFFER_AGAIN_US 10000
+
 PGDLLEXPORT void chaincall_caller_main(Datum arg);
 
 Caller		caller;
@@ -74,6 +77,8 @@ static MemoryContext scratch;	/* reset each turn */
 /* Holds what calls take for a moment outside transactions (a hash's state). */
 static ResourceOwner between;
 static int64 claim_after_us = 0;
+static BoardClaim claims[MAX_OWNERS_A_CLAIM];
+static int	nclaims = 0;		/* taken from the board and not settled */
 static bool taking = false;		/* claimed jobs are not all in the window yet */
 static bool rested = true;		/* since the last claim */
 static int64 rested_us = 0;		/* when it last had nothing to do */
@@ -116,6 +121,7 @@ typedef struct Claimed
 typedef struct ClosureRead
 {
 	uint8		hash[DEFINITION_HASH_LEN];
+	pg_uuid_t	job;			/* one that needs it */
 	Jsonb	   *closure;
 } ClosureRead;
 
@@ -135,7 +141,7 @@ is_read(List *closures, const uint8 *hash)
 
 /* Claims jobs and reads what is stored for them, in one transaction. */
 static void
-read_claim(BoardClaim *claims, int nclaims, Claimed *claimed)
+read_claim(Claimed *claimed)
 {
 	ListCell   *lc;
 	MemoryContext old;
@@ -159,6 +165,7 @@ read_claim(BoardClaim *claims, int nclaims, Claimed *claimed)
 												   sizeof(ClosureRead));
 
 			memcpy(read->hash, job->definition, DEFINITION_HASH_LEN);
+			read->job = job->id;
 			read->closure = queue_definition(job->definition, scratch);
 			old = MemoryContextSwitchTo(scratch);
 			claimed->closures = lappend(claimed->closures, read);
@@ -173,7 +180,7 @@ read_claim(BoardClaim *claims, int nclaims, Claimed *claimed)
 
 /* Tells the board what was found of each owner. */
 static void
-settle_claim(const BoardClaim *claims, int nclaims, const Claimed *claimed)
+settle_claim(const Claimed *claimed)
 {
 	for (int i = 0; i < nclaims; i++)
 	{
@@ -182,8 +189,6 @@ settle_claim(const BoardClaim *claims, int nclaims, const Claimed *claimed)
 		TimestampTz last = claims[i].mark;
 		ListCell   *lc;
 
-		if (claims[i].quota <= 0)
-			continue;
 		foreach(lc, claimed->jobs)
 		{
 			const ClaimedJob *job = lfirst(lc);
@@ -198,6 +203,21 @@ settle_claim(const BoardClaim *claims, int nclaims, const Claimed *claimed)
 		if (started > 0)
 			board_started(claims[i].owner, started);
 	}
+	nclaims = 0;
+}
+
+/*
+ * A claim has failed.  Another caller may have found our rows locked and taken
+ * the owner for exhausted: the board hears of them again.
+ */
+static void
+give_back_claim(void)
+{
+	int			n = nclaims;
+
+	nclaims = 0;
+	for (int i = 0; i < n; i++)
+		board_tell(claims[i].owner, claims[i].mark);
 }
 
 static void
@@ -211,17 +231,20 @@ begin_claimed(Claimed *claimed)
 	{
 		ClosureRead *read = lfirst(lc);
 
+		touch_job(&read->job);
 		job_keep_definition(read->hash, read->closure);
+		touch_clear();
 	}
 	forboth(lc, claimed->jobs, checkpoints, claimed->checkpoints)
 		job_begin(lfirst(lc), lfirst(checkpoints));
+	job_trim_definitions();
 	taking = false;
 	pg_atomic_fetch_add_u64(&my_worker->jobs, list_length(claimed->jobs));
 }
 
 /* The owners with a quota, moved to the front; how many there are. */
 static int
-pack_claims(BoardClaim *claims, int n)
+pack_claims(int n)
 {
 	int			kept = 0;
 
@@ -237,7 +260,6 @@ pack_claims(BoardClaim *claims, int n)
 static void
 claim(void)
 {
-	static BoardClaim claims[MAX_OWNERS_A_CLAIM];
 	Claimed		claimed = {NIL};
 	int			in_hand = caller.njobs - caller.nwaiting;
 	int			n;
@@ -247,7 +269,7 @@ claim(void)
 		return;
 	n = board_take(claims, MAX_OWNERS_A_CLAIM);
 	window_quotas(claims, n, rested ? PG_INT32_MAX : BUSY_JOBS - in_hand);
-	n = pack_claims(claims, n);
+	n = pack_claims(n);
 	if (n == 0)
 	{
 		claim_after_us = clock_us() + CLAIM_FULL_PAUSE_US;
@@ -255,8 +277,9 @@ claim(void)
 	}
 	rested = false;
 	caller_transaction_end();
-	read_claim(claims, n, &claimed);
-	settle_claim(claims, n, &claimed);
+	nclaims = n;
+	read_claim(&claimed);
+	settle_claim(&claimed);
 	/* what is left is for whoever has nothing to do */
 	if (board_has_work())
 		worker_wake_idle_caller(MyDatabaseId);
@@ -283,7 +306,7 @@ take_answers(void)
 	StepAnswer	answer;
 
 	while (handover_collect(&answer))
-		jobtask_answer(&answer);
+		joborder_answer(&answer);
 }
 
 /* ---- driving ---- */
@@ -364,14 +387,14 @@ is_busy(void)
 
 /* Says whether a wake-up should come here, and whether more callers would help. */
 static void
-tell_room(bool resting)
+tell_room(void)
 {
 	int			njobs = caller.njobs - caller.nwaiting;
 	bool		room = njobs < setting_caller_window;
 	bool		saturated = njobs >= BUSY_JOBS / 2 &&
 		clock_us() - rested_us > SATURATED_US;
 
-	(void) pg_atomic_exchange_u32(&my_worker->idle, resting && room ? 1 : 0);
+	(void) pg_atomic_exchange_u32(&my_worker->idle, room ? 1 : 0);
 	worker_set_full((!room || saturated) && board_has_work());
 }
 
@@ -411,9 +434,12 @@ wait_for_work(void)
 	int64		now = clock_us();
 
 	/* a wake-up comes here from now on; what came before shows on the board */
-	tell_room(true);
-	if (board_has_work())
+	tell_room();
+	if (board_has_work() && !save_in_trouble())
 		until_us = Min(until_us, claim_after_us);
+	/* other callers' orders may be in the way: nobody tells when they go */
+	if (window_holds())
+		until_us = Min(until_us, now + OFFER_AGAIN_US);
 	if (handover_check())
 		until_us = Min(until_us, now + CANCEL_LOOK_US);
 	if (has_ready() || until_us <= now)
@@ -423,17 +449,19 @@ wait_for_work(void)
 	if (call_live(caller.calls) > 0)
 	{
 		CurrentResourceOwner = between;
-		if (!call_turn(caller.calls, 0))
+		if (!call_turn(caller.calls, 0) && !has_ready())
 		{
 			rest();
 			(void) call_turn(caller.calls, until_us);
 		}
 	}
-	else if (until_us > 0)
+	else if (!has_ready())
 	{
+		/* jobs may do nothing but wait: there is time for others then */
 		rest();
-		worker_sleep(until_us == CLOCK_NEVER ? -1 :
-					 (long) Min((until_us - now + 999) / 1000, 60000));
+		if (until_us > 0)
+			worker_sleep(until_us == CLOCK_NEVER ? -1 :
+						 (long) Min((until_us - now + 999) / 1000, 60000));
 	}
 	pg_atomic_write_u32(&my_worker->idle, 0);
 	pg_atomic_write_u32(&my_worker->calls_now, call_live(caller.calls));
@@ -495,6 +523,7 @@ recover(void)
 		ereport(FATAL,
 				(errcode(edata->sqlerrcode),
 				 errmsg("a caller gives back the jobs that it has just claimed")));
+	give_back_claim();
 	claim_after_us = clock_us() + FAULT_PAUSE_US;
 	if (is_gone(edata->sqlerrcode))
 		proc_exit(0);

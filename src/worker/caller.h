@@ -5,7 +5,10 @@
  *	caller.c   the loop: claims, turns, time
  *	window.c   the jobs in hand: whose turn it is, how many may be claimed
  *	jobrun.c   one job in hand, from its claim to its end
- *	jobtask.c  what its plan asks for: model calls, orders, waits
+ *	jobtask.c  what its plan asks for, and what came of it: calls, waits
+ *	joborder.c  what executors do for it
+ *	jobspan.c  its spans as rows
+ *	jobops.c   what its plan and calls ask of their driver
  *	save.c     what is to be written, and its commits
  *	bounded.c  expressions and checks: errors caught, time bounded
  *
@@ -30,6 +33,9 @@
 
 #define EXECUTOR_DEATHS MAX_DEATHS	/* of one step; then it is given up */
 
+/* Tasks that a job may start, and outcomes it may take, before others' turn. */
+#define JOB_SLICE 64
+
 typedef struct Job Job;
 
 /* Whose jobs this caller has in hand; owners take turns. */
@@ -51,6 +57,8 @@ typedef struct JobTask
 	Task	   *task;
 	dlist_node	node;			/* in one of the job's lists */
 	bool		listed;
+	pairingheap_node wait;		/* in job->waits while waiting */
+	bool		waiting;
 	Call	   *call;
 	Ticket	   *ticket;
 	AirEntry   *air;			/* of an order */
@@ -65,8 +73,7 @@ typedef struct JobTask
 typedef enum JobPhase
 {
 	JOB_RUNNING,
-	JOB_CONVERTING,				/* its output becomes a value of its type */
-	JOB_ENDED					/* its end is being written */
+	JOB_CONVERTING				/* its output becomes a value of its type */
 } JobPhase;
 
 struct Job
@@ -84,14 +91,15 @@ struct Job
 	AirEntry   *air;
 	dlist_node	ready;			/* in owner->ready */
 	bool		is_ready;
-	/* JobTasks; each is in one list from its start on */
+	/* JobTasks; each is in one of these from its start on */
+	pairingheap waits;			/* of wait steps, by due */
 	dlist_head	calls;			/* in the air, backoffs included */
-	dlist_head	waits;			/* of wait steps */
 	dlist_head	held;			/* not yet handed over */
 	dlist_head	orders;			/* handed over */
 	dlist_head	ended;			/* whose end the plan shall be told */
 	dlist_node	hold;			/* in caller.holding while held is not empty */
 	bool		is_holding;
+	int			nwaits;
 	int			ncalls;
 	int			norders;		/* handed over or held */
 	bool		only_orders;	/* counted in caller.nwaiting */
@@ -99,8 +107,8 @@ struct Job
 	int			deaths;			/* executors that died of a step given up */
 	bool		starved;		/* wants to start calls; there was no room */
 	dlist_node	hunger;			/* in caller.starved while starved */
-	int64		outcomes;		/* told to the plan so far */
-	int64		weigh_at;		/* outcomes at which memory is looked at next */
+	int64		events;			/* tasks started and outcomes so far */
+	int64		weigh_at;		/* events at which memory is looked at next */
 	JobTask    *conversion;		/* of its output */
 	Jsonb	   *output;			/* its end, once it has one */
 	int64		wake_us;		/* its own next event */
@@ -154,6 +162,7 @@ extern void window_weigh_orders(Job *job);
 extern void window_starve(Job *job, bool starved);
 extern void window_feed_starved(void);
 extern void window_offer_held(void);
+extern bool window_holds(void);
 extern void window_quotas(BoardClaim *claims, int n, int most);
 
 /* caller.c */
@@ -164,26 +173,43 @@ extern void caller_transaction_end(void);
 extern void job_begin(ClaimedJob *claimed, List *checkpoints);
 extern bool job_knows_definition(const uint8 *hash);
 extern void job_keep_definition(const uint8 *hash, Jsonb *closure);
+extern void job_trim_definitions(void);
 extern void job_drive(Job *job);
 extern void job_end_as(Job *job, const char *state, StepError *error);
 extern void job_interrupt(const pg_uuid_t *id, bool expired);
 extern void job_saved(Job *job, int spans);
 
 /* jobtask.c */
-extern const CallGuards job_guards;
-extern const PlanOps job_plan_ops;
-extern void jobtask_sink(Trace *trace, Span *span);
 extern void jobtask_start(Job *job, Task *task);
-extern void jobtask_convert_output(Job *job);
 extern bool jobtask_tell(Job *job);
-extern void jobtask_check_execute(Job *job, PinnedChain *chain);
 extern uint32 jobtask_path_hash(const void *key, Size size);
 extern int	jobtask_path_match(const void *a, const void *b, Size size);
-extern bool jobtask_offer_held(Job *job);
-extern void jobtask_answer(const StepAnswer *answer);
+extern PinnedChain *jobtask_pinned(Job *job, const Definition *definition);
+extern void jobtask_list(JobTask *jt, dlist_head *head);
+extern void jobtask_ended(JobTask *jt);
+extern int	jobtask_compare_waits(const pairingheap_node *a,
+								  const pairingheap_node *b, void *arg);
 extern void jobtask_end_waits(Job *job);
 extern int64 jobtask_next_wait(Job *job);
 extern void jobtask_drop(JobTask *jt);
+
+/* jobspan.c */
+extern void jobspan_sink(Trace *trace, Span *span);
+extern SpanRow jobspan_own(const JobTask *jt, const char *kind);
+extern void jobspan_save(JobTask *jt, SpanRow *row, Jsonb *output);
+extern void jobspan_fail(JobTask *jt, SpanRow *row, const StepError *error);
+
+/* joborder.c */
+extern void joborder_hold(JobTask *jt);
+extern bool joborder_offer_held(Job *job);
+extern void joborder_answer(const StepAnswer *answer);
+extern void joborder_convert_output(Job *job);
+
+/* jobops.c */
+extern const CallGuards job_guards;
+extern const PlanOps job_plan_ops;
+extern void jobops_check_owner(void *arg);
+extern void jobops_check_execute(Job *job, PinnedChain *chain);
 
 /* save.c */
 extern void save_span(Job *job, SpanRow *row);

@@ -24,13 +24,16 @@
 #include "utils/memutils.h"
 #include "worker/caller.h"
 
-/* Calls and statements that a job may start before others have a turn. */
-#define SLICE 64
+/*
+ * Statements and functions that a job has held or handed over at most: the
+ * rest of a wide fan-out costs no memory until its turn comes.
+ */
+#define MOST_ORDERS 1000
 
 /* A job with calls in the air is looked at so often, to see if it can be parked. */
 #define SWEEP_US 1000000
 
-/* Memory is weighed when so many outcomes have come. */
+/* Memory is weighed after so many starts and outcomes. */
 #define WEIGH_EVERY 64
 
 #define KEPT_DEFINITIONS 256
@@ -68,8 +71,16 @@ job_knows_definition(const uint8 *hash)
 		hash_search(definitions, hash, HASH_FIND, NULL) != NULL;
 }
 
-/* Frees the definition that nobody has used for longest, if there is one. */
 static void
+drop_definition(KnownDefinition *known)
+{
+	if (known->pinned != NULL)
+		pin_free(known->pinned);
+	(void) hash_search(definitions, known->hash, HASH_REMOVE, NULL);
+}
+
+/* Frees the definition that nobody has used for longest; false: all are in use. */
+static bool
 drop_oldest(void)
 {
 	HASH_SEQ_STATUS seq;
@@ -79,15 +90,40 @@ drop_oldest(void)
 	hash_seq_init(&seq, definitions);
 	while ((known = hash_seq_search(&seq)) != NULL)
 	{
-		if ((known->pinned == NULL || known->pinned->uses == 0) &&
+		if (known->pinned->uses == 0 &&
 			(oldest == NULL || known->used < oldest->used))
 			oldest = known;
 	}
 	if (oldest == NULL)
+		return false;
+	drop_definition(oldest);
+	return true;
+}
+
+/*
+ * Once the jobs of a claim have begun: no definition may go before, or a job
+ * claimed together with others would not find its own.  One that could not be
+ * loaded is not kept: it may be there, or memory enough, the next time.
+ */
+void
+job_trim_definitions(void)
+{
+	HASH_SEQ_STATUS seq;
+	KnownDefinition *known;
+
+	if (definitions == NULL)
 		return;
-	if (oldest->pinned != NULL)
-		pin_free(oldest->pinned);
-	(void) hash_search(definitions, oldest->hash, HASH_REMOVE, NULL);
+	hash_seq_init(&seq, definitions);
+	while ((known = hash_seq_search(&seq)) != NULL)
+	{
+		if (known->pinned == NULL)
+			drop_definition(known);
+	}
+	while (hash_get_num_entries(definitions) > KEPT_DEFINITIONS)
+	{
+		if (!drop_oldest())
+			break;
+	}
 }
 
 typedef struct LoadArg
@@ -104,26 +140,24 @@ load_work(void *arg)
 	load->pinned = pin_load(load->closure);
 }
 
-/* Loads a closure; NULL: chaincall.definition does not have it. */
+/*
+ * Loads a closure for the jobs of this claim; NULL: chaincall.definition does
+ * not have it.  An error is kept in the current memory context.
+ */
 void
 job_keep_definition(const uint8 *hash, Jsonb *closure)
 {
 	LoadArg		load = {closure, NULL};
 	KnownDefinition *known;
 	StepError  *error;
-	MemoryContext old;
 
 	if (definitions == NULL)
 		make_definitions();
-	if (hash_get_num_entries(definitions) >= KEPT_DEFINITIONS)
-		drop_oldest();
-	old = MemoryContextSwitchTo(caller.cxt);
 	if (closure == NULL)
 		error = step_error_make(CLASS_INPUT, "the definition of the job's chain is gone",
 								NULL, "Enqueue the job again.");
 	else
 		error = bounded_run(load_work, &load, false);
-	MemoryContextSwitchTo(old);
 	known = hash_search(definitions, hash, HASH_ENTER, NULL);
 	known->pinned = load.pinned;
 	known->error = error;
@@ -176,8 +210,8 @@ make_job(const ClaimedJob *claimed)
 	job->expires_at = claimed->expires_at;
 	job->wake_us = CLOCK_NEVER;
 	job->weigh_at = WEIGH_EVERY;
+	job->waits.ph_compare = jobtask_compare_waits;
 	dlist_init(&job->calls);
-	dlist_init(&job->waits);
 	dlist_init(&job->held);
 	dlist_init(&job->orders);
 	dlist_init(&job->ended);
@@ -204,7 +238,7 @@ begin_work(void *arg)
 	Jsonb	  **given;
 	Jsonb	  **inputs;
 
-	jobtask_check_execute(job, chain);
+	jobops_check_execute(job, chain);
 	given = pin_job_inputs(chain, begin->claimed->input,
 						   &begin->null_for_strict);
 	MemoryContextSwitchTo(job->cxt);
@@ -241,7 +275,7 @@ job_begin(ClaimedJob *claimed, List *checkpoints)
 		job->pinned = known->pinned;
 		job->pinned->uses++;
 		job->trace = trace_create(job->cxt, claimed->chain, &job->id,
-								  claimed->owner, jobtask_sink);
+								  claimed->owner, jobspan_sink);
 		call_run_init(&job->run, claimed->owner, &job->id, job->trace);
 		error = bounded_run(begin_work, &begin, false);
 	}
@@ -307,8 +341,11 @@ result_work(void *arg)
 								result->job->output);
 }
 
-/* The plan is through: the output is made a value of the chain's type. */
-static void
+/*
+ * The plan is through: the output is made a value of the chain's type.  True:
+ * an executor is to do that; else the job is gone.
+ */
+static bool
 finish_plan(Job *job)
 {
 	StepError  *error = plan_error(job->plan);
@@ -318,7 +355,7 @@ finish_plan(Job *job)
 	if (error != NULL)
 	{
 		job_end_as(job, "failed", error);
-		return;
+		return false;
 	}
 	job->phase = JOB_CONVERTING;
 	job->output = json_copy(job->cxt, plan_output(job->plan));
@@ -329,11 +366,12 @@ finish_plan(Job *job)
 	MemoryContextSwitchTo(old);
 	if (error == NULL && result.result == NULL)
 	{
-		jobtask_convert_output(job);
-		return;
+		joborder_convert_output(job);
+		return true;
 	}
 	job->output = result.result;
 	job_end_as(job, error ? "failed" : "succeeded", error);
+	return false;
 }
 
 /* Cancelled by somebody, or its time (TTL) is up; not here: no matter. */
@@ -380,10 +418,12 @@ is_too_heavy(Job *job)
 {
 	Size		bytes;
 
-	if (job->outcomes < job->weigh_at)
+	if (job->events < job->weigh_at)
 		return false;
 	bytes = MemoryContextMemAllocated(job->cxt, true);
-	job->weigh_at = job->outcomes + WEIGH_EVERY + job->ncalls / 4;
+	/* it looks at every task that is under way */
+	job->weigh_at = job->events + WEIGH_EVERY +
+		(job->ncalls + job->norders + job->nwaits) / 4;
 	if (bytes / 1024 <= (Size) setting_job_memory_kb)
 		return false;
 	job_end_as(job, "failed",
@@ -395,6 +435,12 @@ is_too_heavy(Job *job)
 	return true;
 }
 
+static Task *
+next_local(Job *job)
+{
+	return job->norders < MOST_ORDERS ? plan_next(job->plan, false) : NULL;
+}
+
 static void
 start_tasks(Job *job)
 {
@@ -402,10 +448,10 @@ start_tasks(Job *job)
 	int			n = 0;
 
 	window_starve(job, false);
-	while (n < SLICE)
+	while (n < JOB_SLICE)
 	{
 		/* what ends at once may have made statements ready, or calls */
-		task = plan_next(job->plan, false);
+		task = next_local(job);
 		if (task == NULL && call_capacity(caller.calls) > 0)
 			task = plan_next(job->plan, true);
 		if (task == NULL)
@@ -413,7 +459,7 @@ start_tasks(Job *job)
 		jobtask_start(job, task);
 		n++;
 	}
-	if (n >= SLICE)
+	if (n >= JOB_SLICE)
 		window_ready(job);
 	else if (!plan_ended(job->plan) && call_capacity(caller.calls) == 0)
 		window_starve(job, true);
@@ -497,15 +543,12 @@ job_drive(Job *job)
 		if (plan_due(job->plan) <= clock_us())
 			plan_tick(job->plan, clock_us());
 		start_tasks(job);
-		if (plan_ended(job->plan))
-		{
-			finish_plan(job);
-			return;
-		}
 		plan_progress(job->plan, &known, &done);
 		air_progress(job->air, known, done);
+		if (plan_ended(job->plan) && !finish_plan(job))
+			return;
 	}
-	(void) jobtask_offer_held(job);
+	(void) joborder_offer_held(job);
 	window_weigh_orders(job);
 	rest(job);
 }

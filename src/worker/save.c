@@ -38,6 +38,7 @@ typedef struct PendingEnd
 	dlist_node	node;
 	Oid			owner;
 	JobEnd		end;
+	bool		settled;		/* committed singly: done and lost hold */
 	MemoryContext cxt;			/* holds all of it */
 } PendingEnd;
 
@@ -150,7 +151,10 @@ gather_ends(JobEnd ***list)
 	*list = palloc((nends + nlocked + 1) * sizeof(JobEnd *));
 	dlist_foreach(iter, &ends)
 	{
-		(*list)[n++] = &dlist_container(PendingEnd, node, iter.cur)->end;
+		PendingEnd *pending = dlist_container(PendingEnd, node, iter.cur);
+
+		if (!pending->settled)
+			(*list)[n++] = &pending->end;
 	}
 	return n;
 }
@@ -172,7 +176,8 @@ write_batch(void)
 		JobEnd	  **list;
 		int			n = gather_ends(&list);
 
-		queue_finish(list, n, caller.incarnation);
+		if (n > 0)
+			queue_finish(list, n, caller.incarnation);
 	}
 	queue_commit(true);
 	pg_atomic_fetch_add_u64(&my_worker->commits, 1);
@@ -193,7 +198,10 @@ is_rows_fault(int sqlstate)
 	}
 }
 
-/* Runs work; the error as data after an abort, or NULL. */
+/*
+ * Runs work; the error as data after an abort, or NULL.  The memory context is
+ * the same afterwards, which a commit leaves for TopMemoryContext.
+ */
 static StepError *
 caught(void (*work) (void))
 {
@@ -203,6 +211,7 @@ caught(void (*work) (void))
 	PG_TRY();
 	{
 		work();
+		MemoryContextSwitchTo(cxt);
 	}
 	PG_CATCH();
 	{
@@ -320,7 +329,8 @@ refuse_end(PendingEnd *pending, StepError *error)
 
 /*
  * Each row in a transaction of its own.  False: it is the database's fault
- * after all; what has been written will be found to be there at the next try.
+ * after all; spans that have been written will be found to be there at the next
+ * try, and ends are not written again: they would seem to be lost.
  */
 static bool
 write_singly(void)
@@ -343,6 +353,8 @@ write_singly(void)
 		PendingEnd *pending = dlist_container(PendingEnd, node, iter.cur);
 		StepError  *error;
 
+		if (pending->settled)
+			continue;
 		single_end = &pending->end;
 		error = caught(write_end);
 		if (error != NULL && is_rows_fault(error->sqlstate))
@@ -352,6 +364,7 @@ write_singly(void)
 		}
 		if (error != NULL)
 			return false;
+		pending->settled = pending->end.done || pending->end.lost;
 	}
 	return true;
 }

@@ -290,9 +290,23 @@ window_offer_held(void)
 
 		if (job->unsaved > 0 || owner->refused == round)
 			continue;
-		if (!handover_has_room(owner->owner) || !jobtask_offer_held(job))
+		if (!handover_has_room(owner->owner) || !joborder_offer_held(job))
 			owner->refused = round;
 	}
+}
+
+/* Is there an order that could be handed over if there were room? */
+bool
+window_holds(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &caller.holding)
+	{
+		if (dlist_container(Job, hold, iter.cur)->unsaved == 0)
+			return true;
+	}
+	return false;
 }
 
 /* Does the job do nothing now but wait for executors? */
@@ -325,7 +339,8 @@ owner_quota(Oid owner, int share)
 
 /*
  * Sets the quotas of owners with work: how many jobs to claim for each, and
- * about `most` for all.
+ * about `most` for all.  Beginning each time behind those served the time
+ * before.
  */
 void
 window_quotas(BoardClaim *claims, int n, int most)
@@ -333,16 +348,22 @@ window_quotas(BoardClaim *claims, int n, int most)
 	int			room = Min(Min(room_left(), CLAIM_BATCH), most);
 	int			share = setting_caller_window / Max(n, 1);
 	int			batch = Max(Min(CLAIM_BATCH, most) / Max(n, 1), 1);
+	static uint32 first = 0;
+	uint32		served = 0;
 
 	for (int i = 0; i < n; i++)
 	{
-		int			quota = Min(owner_quota(claims[i].owner, Max(share, 1)),
+		BoardClaim *claim = &claims[(first + i) % n];
+		int			quota = Min(owner_quota(claim->owner, Max(share, 1)),
 								batch);
 
-		if (room <= 0 && hash_search(caller.owners, &claims[i].owner,
+		if (room <= 0 && hash_search(caller.owners, &claim->owner,
 									 HASH_FIND, NULL) != NULL)
 			quota = 0;
-		claims[i].quota = quota;
+		claim->quota = quota;
 		room -= quota;
+		served += quota > 0;
 	}
+	/* when there is not room for all, those come first who got nothing */
+	first += served;
 }
