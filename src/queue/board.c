@@ -53,6 +53,7 @@ typedef struct Board
 {
 	LWLock	   *lock;
 	pg_atomic_uint64 generation;
+	pg_atomic_uint64 news;		/* counts what was told, of whomever */
 	int			used;			/* entries from 0 on that have an owner */
 	int			nentries;
 	uint32		hash_mask;
@@ -99,6 +100,7 @@ board_init(void)
 		return;
 	board->lock = &(GetNamedLWLockTranche("chaincall_board"))->lock;
 	pg_atomic_init_u64(&board->generation, 1);
+	pg_atomic_init_u64(&board->news, 0);
 	board->used = 0;
 	board->nentries = setting_max_owners;
 	board->hash_mask = chain_count() - 1;
@@ -285,9 +287,17 @@ board_pend(Oid owner, TimestampTz rank)
 		SpinLockAcquire(&entry->mutex);
 		entry->pending = Min(entry->pending, rank);
 		SpinLockRelease(&entry->mutex);
+		pg_atomic_fetch_add_u64(&board->news, 1);
 	}
 	LWLockRelease(board->lock);
 	return entry != NULL;
+}
+
+/* Changes whenever something is told, of whatever owner and database. */
+uint64
+board_news(void)
+{
+	return pg_atomic_read_u64(&board->news);
 }
 
 /* ---- what workers do ---- */

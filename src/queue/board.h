@@ -45,6 +45,7 @@ extern int	board_take(BoardClaim *claims, int max);
 extern void board_settle(const BoardClaim *claim, bool exhausted,
 						 TimestampTz last);
 extern bool board_has_work(void);
+extern uint64 board_news(void);
 extern void board_started(Oid owner, int njobs);	/* no longer count */
 extern int64 board_count(Oid owner);
 extern void board_recount(Oid owner, int64 counted_before, int64 seen);

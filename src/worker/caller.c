@@ -36,7 +36,7 @@
 #include "worker/worker.h"
 
 /* Jobs are driven so long before the network is looked at again. */
-#define SLICE_US 2000
+#define SLICE_US 1000
 
 /*
  * A claim costs a millisecond, whatever it finds: with so many jobs in hand
@@ -54,6 +54,9 @@
  * quarter more CPU a call with 400 in the air) and every owner's next job later.
  */
 #define BUSY_JOBS 64
+
+/* So long nothing comes in such a moment. */
+#define REST_US 300
 
 /* Without such a moment for so long another caller would help. */
 #define SATURATED_US 10000
@@ -81,6 +84,7 @@ static BoardClaim claims[MAX_OWNERS_A_CLAIM];
 static int	nclaims = 0;		/* taken from the board and not settled */
 static bool taking = false;		/* claimed jobs are not all in the window yet */
 static bool rested = true;		/* since the last claim */
+static uint64 seen_news = 0;	/* on the board, by the last claim */
 static int64 rested_us = 0;		/* when it last had nothing to do */
 
 /* ---- the turn's transaction ---- */
@@ -256,23 +260,42 @@ pack_claims(int n)
 	return kept;
 }
 
+/* How many jobs it is good to claim now. */
+static int
+claim_room(void)
+{
+	int			in_hand = caller.njobs - caller.nwaiting;
+
+	if (clock_us() < claim_after_us)
+		return 0;
+	if (rested)
+		return Max(BUSY_JOBS, in_hand);
+	return in_hand > BUSY_JOBS / 2 ? 0 : BUSY_JOBS - in_hand;
+}
+
 /* Claims what there is room for. */
 static void
 claim(void)
 {
 	Claimed		claimed = {NIL};
-	int			in_hand = caller.njobs - caller.nwaiting;
+	uint64		news = board_news();
+	int			most;
 	int			n;
 
-	if (clock_us() < claim_after_us || save_in_trouble() ||
-		!board_has_work() || (!rested && in_hand > BUSY_JOBS / 2))
+	if (save_in_trouble() || !board_has_work())
 		return;
+	most = claim_room();
+	/* what is new may be of an owner who has nothing here: he need not wait */
+	if (most == 0 && news == seen_news)
+		return;
+	seen_news = news;
 	n = board_take(claims, MAX_OWNERS_A_CLAIM);
-	window_quotas(claims, n, rested ? PG_INT32_MAX : BUSY_JOBS - in_hand);
+	window_quotas(claims, n, most);
 	n = pack_claims(n);
 	if (n == 0)
 	{
-		claim_after_us = clock_us() + CLAIM_FULL_PAUSE_US;
+		if (most > 0)
+			claim_after_us = clock_us() + CLAIM_FULL_PAUSE_US;
 		return;
 	}
 	rested = false;
@@ -436,7 +459,8 @@ wait_for_work(void)
 	/* a wake-up comes here from now on; what came before shows on the board */
 	tell_room();
 	if (board_has_work() && !save_in_trouble())
-		until_us = Min(until_us, claim_after_us);
+		until_us = Min(until_us, claim_room() > 0 ? now :
+					   Max(claim_after_us, now + REST_US));
 	/* other callers' orders may be in the way: nobody tells when they go */
 	if (window_holds())
 		until_us = Min(until_us, now + OFFER_AGAIN_US);
@@ -451,8 +475,9 @@ wait_for_work(void)
 		CurrentResourceOwner = between;
 		if (!call_turn(caller.calls, 0) && !has_ready())
 		{
-			rest();
 			(void) call_turn(caller.calls, until_us);
+			if (clock_us() - now >= REST_US)
+				rest();
 		}
 	}
 	else if (!has_ready())

@@ -348,19 +348,23 @@ window_quotas(BoardClaim *claims, int n, int most)
 	int			room = Min(Min(room_left(), CLAIM_BATCH), most);
 	int			share = setting_caller_window / Max(n, 1);
 	int			batch = Max(Min(CLAIM_BATCH, most) / Max(n, 1), 1);
+	int			extra = CLAIM_BATCH;	/* for newcomers when there is no room */
 	static uint32 first = 0;
 	uint32		served = 0;
 
 	for (int i = 0; i < n; i++)
 	{
 		BoardClaim *claim = &claims[(first + i) % n];
+		bool		newcomer = hash_search(caller.owners, &claim->owner,
+										   HASH_FIND, NULL) == NULL;
 		int			quota = Min(owner_quota(claim->owner, Max(share, 1)),
-								batch);
+								newcomer ? Max(batch, NEWCOMERS) : batch);
 
-		if (room <= 0 && hash_search(caller.owners, &claim->owner,
-									 HASH_FIND, NULL) != NULL)
-			quota = 0;
+		if (room <= 0)
+			quota = newcomer ? Min(quota, extra) : 0;
 		claim->quota = quota;
+		if (room <= 0)
+			extra -= quota;
 		room -= quota;
 		served += quota > 0;
 	}
