@@ -190,20 +190,23 @@ settle_claim(const Claimed *claimed)
 	{
 		int			n = 0;
 		int			started = 0;
-		TimestampTz last = claims[i].mark;
+		BoardPlace	last = claims[i].mark;
 		ListCell   *lc;
 
 		foreach(lc, claimed->jobs)
 		{
 			const ClaimedJob *job = lfirst(lc);
+			BoardPlace	place;
 
 			if (job->owner != claims[i].owner)
 				continue;
 			n++;
 			started += !job->resumed;
-			last = Max(last, job->rank);
+			place = (BoardPlace) {job->rank, job->id};
+			if (board_place_compare(&place, &last) > 0)
+				last = place;
 		}
-		board_settle(&claims[i], n < claims[i].quota, last);
+		board_settle(&claims[i], n < claims[i].quota, &last);
 		if (started > 0)
 			board_started(claims[i].owner, started);
 	}
@@ -221,7 +224,7 @@ give_back_claim(void)
 
 	nclaims = 0;
 	for (int i = 0; i < n; i++)
-		board_tell(claims[i].owner, claims[i].mark);
+		board_tell(claims[i].owner, claims[i].mark.rank);
 }
 
 static void
