@@ -37,6 +37,7 @@
 
 /* Jobs are driven so long before the network is looked at again. */
 #define SLICE_US 1000
+#define CROWDED_SLICE_US 250	/* where somebody with a few jobs waits */
 
 /*
  * A claim costs a millisecond, whatever it finds: with so many jobs in hand
@@ -53,7 +54,7 @@
  * only make every call dearer (libcurl's work grows with its connections: a
  * quarter more CPU a call with 400 in the air) and every owner's next job later.
  */
-#define BUSY_JOBS 64
+#define BUSY_JOBS 32
 
 /* So long nothing comes in such a moment. */
 #define REST_US 300
@@ -379,20 +380,49 @@ drive(Job *job)
 	touch_clear();
 }
 
-/* Drives jobs that have something to do, owner by owner, for a slice. */
-static void
-drive_ready(void)
+/*
+ * Drives jobs that have something to do, owner by owner, for a slice; light:
+ * only those of owners with a few jobs.  True: there were some.
+ */
+static bool
+drive_ready(bool light)
 {
-	int64		until_us = clock_us() + SLICE_US;
+	int64		until_us = clock_us() +
+		(window_crowded() ? CROWDED_SLICE_US : SLICE_US);
+	bool		any = false;
 	Job		   *job;
 
-	while ((job = window_next()) != NULL)
+	while ((job = window_next(light)) != NULL)
 	{
+		any = true;
 		caller_transaction();
 		drive(job);
 		CHECK_FOR_INTERRUPTS();
 		if (clock_us() >= until_us)
 			break;
+	}
+	caller_transaction_end();
+	return any;
+}
+
+/*
+ * Where one owner has filled the window a turn takes milliseconds, and a step
+ * of somebody else's job a turn.  So between the parts of a turn there is a look
+ * for what has come for those with a few jobs.
+ */
+static void
+express(void)
+{
+	if (board_news() != seen_news)
+		claim();
+	if (!window_crowded())
+		return;
+	CurrentResourceOwner = between;
+	(void) call_turn(caller.calls, 0);
+	if (drive_ready(true))
+	{
+		CurrentResourceOwner = between;
+		(void) call_turn(caller.calls, 0);
 	}
 }
 
@@ -503,13 +533,16 @@ turn(void)
 	take_messages();
 	take_answers();
 	claim();
+	caller_transaction_end();
+	express();
 	window_fire_timers(clock_us());
 	window_feed_starved();
-	drive_ready();
-	caller_transaction_end();
+	(void) drive_ready(false);
+	express();
 	if (save_due(is_busy()) <= clock_us())
 		save_commit();
 	window_offer_held();
+	express();
 	MemoryContextSwitchTo(scratch);
 	wait_for_work();
 }

@@ -8,7 +8,8 @@
  * work of several owners, each is claimed for up to an equal share of the
  * window, less what it has in it; an owner who has nothing in it gets a few
  * jobs in even when it is full, because those who filled it came first, not
- * because they have a better right.
+ * because they have a better right.  Owners with so few jobs in hand are also
+ * served between the parts of a turn: see express() in caller.c.
  *
  * Jobs that only wait for executors take no room: a slow statement of one
  * role must not keep model calls of others from starting.  But an owner with
@@ -23,6 +24,9 @@
 
 /* Jobs of an owner that has none in a full window. */
 #define NEWCOMERS 16
+
+/* So many owners are looked at for one with a few jobs. */
+#define LOOK_FOR_LIGHT 64
 
 /* Jobs of an owner that only wait for executors, at most: a part of the window. */
 #define WAITING_SHARE 2
@@ -83,6 +87,21 @@ find_owner(Oid owner)
 	return entry;
 }
 
+static bool
+is_light(const JobOwner *owner)
+{
+	return owner->njobs > 0 && owner->njobs <= NEWCOMERS;
+}
+
+static void
+count_jobs(JobOwner *owner, int change)
+{
+	caller.nlight -= is_light(owner);
+	owner->njobs += change;
+	caller.njobs += change;
+	caller.nlight += is_light(owner);
+}
+
 /* A new job. */
 void
 window_add(Job *job, Oid owner)
@@ -91,8 +110,7 @@ window_add(Job *job, Oid owner)
 
 	entry->job = job;
 	job->owner = find_owner(owner);
-	job->owner->njobs++;
-	caller.njobs++;
+	count_jobs(job->owner, 1);
 	pg_atomic_write_u32(&my_worker->jobs_now, caller.njobs);
 }
 
@@ -139,9 +157,9 @@ window_remove(Job *job)
 	window_set_timer(job, CLOCK_NEVER);
 	count_as_waiting(job, false);
 	(void) hash_search(caller.jobs, &job->id, HASH_REMOVE, NULL);
-	if (--owner->njobs == 0)
+	count_jobs(owner, -1);
+	if (owner->njobs == 0)
 		(void) hash_search(caller.owners, &owner->owner, HASH_REMOVE, NULL);
-	caller.njobs--;
 	pg_atomic_write_u32(&my_worker->jobs_now, caller.njobs);
 }
 
@@ -164,16 +182,46 @@ window_ready(Job *job)
 	}
 }
 
-/* The next job to be driven, no longer ready; NULL: none is. */
-Job *
-window_next(void)
+/* Is somebody with a few jobs here beside somebody with many? */
+bool
+window_crowded(void)
 {
-	JobOwner   *owner;
+	return caller.nlight > 0 &&
+		caller.nlight < hash_get_num_entries(caller.owners);
+}
+
+/* Whose turn it is; light: of those with a few jobs. */
+static JobOwner *
+next_owner(bool light)
+{
+	dlist_iter	iter;
+	int			looked = 0;
+
+	dlist_foreach(iter, &caller.turns)
+	{
+		JobOwner   *owner = dlist_container(JobOwner, turn, iter.cur);
+
+		if (!light || is_light(owner))
+			return owner;
+		if (++looked == LOOK_FOR_LIGHT)
+			break;
+	}
+	return NULL;
+}
+
+/*
+ * The next job to be driven, no longer ready; NULL: none is.  light: only of
+ * owners with a few jobs.
+ */
+Job *
+window_next(bool light)
+{
+	JobOwner   *owner = next_owner(light);
 	Job		   *job;
 
-	if (dlist_is_empty(&caller.turns))
+	if (owner == NULL)
 		return NULL;
-	owner = dlist_container(JobOwner, turn, dlist_pop_head_node(&caller.turns));
+	dlist_delete(&owner->turn);
 	job = dlist_container(Job, ready, dlist_pop_head_node(&owner->ready));
 	job->is_ready = false;
 	owner->in_turn = !dlist_is_empty(&owner->ready);
