@@ -98,6 +98,7 @@ extern void call_send_waiting(CallGroup *group);
 extern bool call_turn(CallGroup *group, int64 wait_until_us);
 extern void call_settle(CallGroup *group, int64 wait_until_us);
 extern int	call_capacity(CallGroup *group);
+extern int	call_room(const CallGroup *group);
 extern int	call_live(const CallGroup *group);
 extern int64 call_sleeps_until(const Call *call);
 extern Jsonb *call_render(Oid userid, const CallSpec *spec);

@@ -230,6 +230,24 @@ call_capacity(CallGroup *group)
 	return Max(room, 0);
 }
 
+/*
+ * The same for a group of many runs, which shares it out among them: calls that
+ * wait for their own server's slots take room, but not that of slots which are
+ * free.  0 while all slots are taken.
+ */
+int
+call_room(const CallGroup *group)
+{
+	int			most = setting_max_in_flight <= PG_INT32_MAX / LIVE_FACTOR ?
+		setting_max_in_flight * LIVE_FACTOR : PG_INT32_MAX;
+
+	if (group->nlive == 0)
+		return most;
+	if (attempt_in_flight() >= setting_max_in_flight || http_capacity() <= 0)
+		return 0;
+	return Max(most - group->nlive, 0);
+}
+
 /* Says whose the calls of a run are; trace must outlive it, or is NULL. */
 void
 call_run_init(CallRun *run, Oid userid, const pg_uuid_t *id, Trace *trace)

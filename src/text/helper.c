@@ -10,9 +10,11 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/plain.h"
+#include "base/settings.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "text/helper.h"
+#include "text/text.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
@@ -164,10 +166,25 @@ result_json(Datum result, Oid type)
 	return json_text_len(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 }
 
+/* As of any step's output; and the caller has many jobs to hold. */
+static Jsonb *
+checked_size(Jsonb *output)
+{
+	if (VARSIZE(output) > (Size) setting_max_answer_kb * 1024)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_LIMIT),
+				 errmsg("the result is larger than %d kB",
+						setting_max_answer_kb),
+				 errhint("Let the step do with less, or raise chaincall.max_answer.")));
+	return output;
+}
+
 /*
  * Calls the helper of that name with arguments by name, as a function step
  * does.  The output, palloc'd; null for a null argument.  Raises what the
- * function raises.
+ * function raises, and ERRCODE_CHAIN_LIMIT for an output larger than
+ * chaincall.max_answer.  For processes that do nothing else with texts: they
+ * have that bound from then on.
  */
 Jsonb *
 helper_call(const char *name, int nargs, const char *const *arg_names,
@@ -193,6 +210,8 @@ helper_call(const char *name, int nargs, const char *const *arg_names,
 		if (fcinfo->args[i].isnull)
 			return json_null();
 	}
+	/* before overlapping pieces have a thousand times the text's size */
+	text_most_bytes = (Size) setting_max_answer_kb * 1024;
 	result = helper->function(fcinfo);
-	return result_json(result, helper->result);
+	return checked_size(result_json(result, helper->result));
 }

@@ -47,6 +47,9 @@ typedef struct TextItem
 	int			number;			/* from 1, for messages */
 } TextItem;
 
+/* What the pieces of a text may have together; 1 GB, unless somebody sets less. */
+extern Size text_most_bytes;
+
 extern SplitBy text_split_by(const char *name, int len);
 extern TextSpans text_split(const char *text, int len, SplitBy by, int size,
 							int overlap, TextPause pause, void *arg);

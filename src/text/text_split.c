@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "base/error.h"
 #include "mb/pg_wchar.h"
 #include "text/text_scan.h"
 #include "utils/memutils.h"
@@ -48,7 +49,12 @@ text_split_by(const char *name, int len)
 			errhint("Split it by section, paragraph, sentence, tokens or characters."));
 }
 
-/* Adds the piece from start to end; raises when all would be beyond 1 GB. */
+/* Beside its bytes, in whatever holds the pieces. */
+#define PIECE_OVERHEAD 4
+
+Size		text_most_bytes = MaxAllocSize;
+
+/* Adds the piece from start to end; raises when all would be too large. */
 void
 spans_add(TextSpans *out, int start, int end)
 {
@@ -68,6 +74,11 @@ spans_add(TextSpans *out, int start, int end)
 				errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				errmsg("the pieces of the text would be larger than 1 GB together"),
 				errhint("Let them overlap less."));
+	if ((Size) out->bytes + (Size) out->count * PIECE_OVERHEAD > text_most_bytes)
+		ereport(ERROR,
+				errcode(ERRCODE_CHAIN_LIMIT),
+				errmsg("the result is larger than %zu kB", text_most_bytes / 1024),
+				errhint("Let the pieces overlap less or be longer, or raise chaincall.max_answer."));
 }
 
 /* Reads tokens until the window holds one more than size; false at the end. */
@@ -311,7 +322,8 @@ check_bounds(SplitBy by, int size, int overlap)
  * Cuts a text of len bytes.  size is in characters for SPLIT_CHARACTERS, else
  * in estimated tokens; 0 means any where it may be left out.  overlap is in
  * the same unit.  Raises invalid_parameter_value for wrong bounds and
- * program_limit_exceeded when the pieces have more than 1 GB.  The spans are
+ * program_limit_exceeded when the pieces have more than 1 GB, ERRCODE_CHAIN_LIMIT
+ * when they have more than text_most_bytes.  The spans are
  * in the current memory context.
  */
 TextSpans

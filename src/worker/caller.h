@@ -44,6 +44,7 @@ typedef struct JobOwner
 	Oid			owner;			/* hash key */
 	int			njobs;			/* in the window */
 	int			norders;		/* of these, jobs that only wait for executors */
+	int			ncalls;			/* of all its jobs */
 	dlist_head	ready;			/* Jobs with something to do */
 	dlist_node	turn;			/* in caller.turns while ready is not empty */
 	bool		in_turn;
@@ -161,6 +162,8 @@ extern void window_fire_timers(int64 now_us);
 extern void window_hold(Job *job);
 extern void window_unhold(Job *job);
 extern void window_weigh_orders(Job *job);
+extern bool window_may_call(const Job *job);
+extern void window_count_call(Job *job, int change);
 extern void window_starve(Job *job, bool starved);
 extern void window_feed_starved(void);
 extern void window_offer_held(void);

@@ -452,7 +452,7 @@ start_tasks(Job *job)
 	{
 		/* what ends at once may have made statements ready, or calls */
 		task = next_local(job);
-		if (task == NULL && call_capacity(caller.calls) > 0)
+		if (task == NULL && window_may_call(job))
 			task = plan_next(job->plan, true);
 		if (task == NULL)
 			break;
@@ -461,7 +461,7 @@ start_tasks(Job *job)
 	}
 	if (n >= JOB_SLICE)
 		window_ready(job);
-	else if (!plan_ended(job->plan) && call_capacity(caller.calls) == 0)
+	else if (!plan_ended(job->plan) && !window_may_call(job))
 		window_starve(job, true);
 }
 

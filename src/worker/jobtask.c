@@ -102,7 +102,7 @@ call_done(void *arg, Jsonb *output, StepError *error)
 	MemoryContext old = MemoryContextSwitchTo(jt->task->cxt);
 
 	jt->call = NULL;
-	jt->job->ncalls--;
+	window_count_call(jt->job, -1);
 	if (error != NULL)
 		jt->error = step_error_copy(error);
 	else
@@ -142,7 +142,7 @@ start_call(JobTask *jt, const JobCheckpoint *before)
 		plan_fail(job->plan, jt->task, error);
 		return;
 	}
-	job->ncalls++;
+	window_count_call(job, 1);
 	jobtask_list(jt, &job->calls);
 	pg_atomic_fetch_add_u64(&my_worker->calls, 1);
 	error = bounded_run(send_work, NULL, false);
@@ -398,7 +398,7 @@ jobtask_drop(JobTask *jt)
 	if (jt->call != NULL)
 	{
 		call_cancel(jt->call);
-		job->ncalls--;
+		window_count_call(job, -1);
 	}
 	else if (jt->ticket != NULL)
 	{

@@ -80,6 +80,7 @@ find_owner(Oid owner)
 	{
 		entry->njobs = 0;
 		entry->norders = 0;
+		entry->ncalls = 0;
 		entry->in_turn = false;
 		entry->refused = 0;
 		dlist_init(&entry->ready);
@@ -230,6 +231,36 @@ window_next(bool light)
 	return job;
 }
 
+/* ---- calls ---- */
+
+/*
+ * How many calls the job may start of its share of the room: all its owner's
+ * calls leave as much as they take, and each job's twice as much.  Calls at a
+ * server that is slow or broken pile up, and must not keep those at others
+ * from starting.
+ */
+static int
+calls_left(const Job *job, int room)
+{
+	return Min(room - job->owner->ncalls,
+			   room - (int) Min(2 * (int64) job->ncalls, PG_INT32_MAX));
+}
+
+/* May the job start one more call now? */
+bool
+window_may_call(const Job *job)
+{
+	return calls_left(job, call_room(caller.calls)) > 0;
+}
+
+/* The job has one call more in the air, or less. */
+void
+window_count_call(Job *job, int change)
+{
+	job->ncalls += change;
+	job->owner->ncalls += change;
+}
+
 /* Whether the job wants to start calls for which there is no room. */
 void
 window_starve(Job *job, bool starved)
@@ -248,16 +279,22 @@ void
 window_feed_starved(void)
 {
 	int			room;
+	int			left;
 	dlist_iter	iter;
 
 	if (dlist_is_empty(&caller.starved))
 		return;
-	room = call_capacity(caller.calls);
+	left = room = call_room(caller.calls);
 	dlist_foreach(iter, &caller.starved)
 	{
-		if (room-- <= 0)
+		Job		   *job = dlist_container(Job, hunger, iter.cur);
+
+		if (left <= 0)
 			break;
-		window_ready(dlist_container(Job, hunger, iter.cur));
+		if (calls_left(job, room) <= 0)
+			continue;
+		window_ready(job);
+		left--;
 	}
 }
 

@@ -6,14 +6,29 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 
 use Chaincall;
+use ModelServer;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_node('callers', conf => "shared_preload_libraries = 'chaincall'\nmax_worker_processes = 16\nchaincall.max_callers = 1\n");
 my $session = session($node);
+my $models = ModelServer->new;
 
+add_server($session, 'narrow', $models, max_in_flight => 2);
+add_server($session, 'wide', $models);
+add_model($session, 'slow', 'narrow', 'delay-1000');
+add_model($session, 'quick', 'wide', 'echo');
 $session->must(<<'END');
+CREATE FUNCTION slow(n int) RETURNS int LANGUAGE chaincall AS $$
+steps:
+  x: {each: n, model: slow, prompt: "{{item}}"}
+  out: {value: 1, after: x}
+$$;
+CREATE FUNCTION quick() RETURNS text LANGUAGE chaincall AS $$
+model: quick
+prompt: hello
+$$;
 CREATE FUNCTION nap(pause text) RETURNS text LANGUAGE chaincall AS $$
 steps:
   nap: {wait: "{{pause}}"}
@@ -56,6 +71,10 @@ $$;
 CREATE FUNCTION bad_split() RETURNS text[] LANGUAGE chaincall AS $$
 steps:
   x: {function: chaincall.split_text, args: {text: "a", by: "nonsense"}, retry: {attempts: 3, first: 1 ms}}
+$$;
+CREATE FUNCTION overlapping(t text) RETURNS text[] LANGUAGE chaincall AS $$
+steps:
+  x: {function: chaincall.split_text, args: {text: "{{t}}", by: characters, size: 10000, overlap: 9999}}
 $$;
 DO $do$
 BEGIN
@@ -102,5 +121,16 @@ wait_until(sub { $session->must("SELECT output FROM chaincall.job WHERE id = '$c
 
 is(spans($session->must(q{SELECT chaincall.submit('bad_split', '{}')})), 'x 1 1,x 2 2,x 3 3', 'each attempt of a helper has its span');
 is(spans($session->must(q{SELECT chaincall.submit('conflicts_inside', '{}')})), join(',', map { "y/x $_ $_" } 1 .. 10), 'a chain is not run again for a conflict of a statement in it');
+
+my $huge = $session->must(q{SELECT chaincall.submit('overlapping', jsonb_build_object('t', repeat('x ', 1000000)))});
+wait_until(sub { $session->must("SELECT error->>'message' FROM chaincall.job WHERE id = '$huge'") eq 'the result is larger than 16384 kB' }, 'pieces that overlap too much are refused before they are made');
+is($session->must('SELECT max(deaths) FROM chaincall.job'), '0', 'no caller died');
+
+# a server that is slow keeps its own calls waiting, not those at others, whoever's they are
+my $slow = $session->must(q{SELECT chaincall.submit('slow', '{"n": 20000}')});
+wait_until(sub { $session->must("SELECT chaincall.submit('quick', '{}') IS NOT NULL AND count(*) > 6000 FROM chaincall.activity WHERE kind = 'call'") eq 't' }, 'thousands of calls wait for a slow server', 60);
+wait_until(sub { states('quick') =~ /^succeeded \d+$/ }, 'calls at another go on', 5);
+$session->must("SELECT chaincall.cancel('$slow')");
+wait_until(sub { states('slow') eq 'cancelled 1' }, 'it is cancelled', 30);
 
 done_testing();
