@@ -203,7 +203,7 @@ settle_claim(const Claimed *claimed)
 				continue;
 			n++;
 			started += !job->resumed;
-			place = (BoardPlace) {job->rank, job->id};
+			place = (BoardPlace){job->rank, job->id};
 			if (board_place_compare(&place, &last) > 0)
 				last = place;
 		}
