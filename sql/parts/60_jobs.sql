@@ -25,7 +25,7 @@ CREATE TABLE job (
     CONSTRAINT job_pkey PRIMARY KEY (id)
 );
 -- What claims walk: an owner's queued jobs in their order.
-CREATE INDEX job_queue ON job (owner, rank) WHERE state = 'queued';
+CREATE INDEX job_queue ON job (owner, rank, id) WHERE state = 'queued';
 -- What is not due yet.
 CREATE INDEX job_waiting ON job (run_at) WHERE state = 'waiting';
 -- Whose worker died?

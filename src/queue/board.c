@@ -42,7 +42,7 @@ typedef struct BoardEntry
 	int			next;			/* of the same hash chain */
 	/* guarded by the spinlock */
 	slock_t		mutex;
-	TimestampTz mark;
+	BoardPlace	mark;
 	TimestampTz pending;
 	uint64		generation;
 	int64		open;			/* reserved by transactions under way */
@@ -53,6 +53,7 @@ typedef struct Board
 {
 	LWLock	   *lock;
 	pg_atomic_uint64 generation;
+	pg_atomic_uint64 news;		/* counts what was told, of whomever */
 	int			used;			/* entries from 0 on that have an owner */
 	int			nentries;
 	uint32		hash_mask;
@@ -99,6 +100,7 @@ board_init(void)
 		return;
 	board->lock = &(GetNamedLWLockTranche("chaincall_board"))->lock;
 	pg_atomic_init_u64(&board->generation, 1);
+	pg_atomic_init_u64(&board->news, 0);
 	board->used = 0;
 	board->nentries = setting_max_owners;
 	board->hash_mask = chain_count() - 1;
@@ -139,7 +141,7 @@ link_entry(int index, Oid database, Oid owner)
 
 	entry->database = database;
 	entry->owner = owner;
-	entry->mark = NO_RANK;
+	entry->mark.rank = NO_RANK;
 	entry->pending = NO_RANK;
 	entry->generation = 0;
 	entry->open = 0;
@@ -166,7 +168,7 @@ static bool
 is_vacant(const BoardEntry *entry)
 {
 	return !OidIsValid(entry->owner) ||
-		(entry->mark == NO_RANK && entry->pending == NO_RANK &&
+		(entry->mark.rank == NO_RANK && entry->pending == NO_RANK &&
 		 entry->open == 0 && entry->count == 0);
 }
 
@@ -285,9 +287,17 @@ board_pend(Oid owner, TimestampTz rank)
 		SpinLockAcquire(&entry->mutex);
 		entry->pending = Min(entry->pending, rank);
 		SpinLockRelease(&entry->mutex);
+		pg_atomic_fetch_add_u64(&board->news, 1);
 	}
 	LWLockRelease(board->lock);
 	return entry != NULL;
+}
+
+/* Changes whenever something is told, of whatever owner and database. */
+uint64
+board_news(void)
+{
+	return pg_atomic_read_u64(&board->news);
 }
 
 /* ---- what workers do ---- */
@@ -312,11 +322,13 @@ take_entry(BoardEntry *entry, BoardClaim *claim)
 	SpinLockAcquire(&entry->mutex);
 	if (entry->pending != NO_RANK)
 	{
-		entry->mark = Min(entry->mark, entry->pending);
+		/* what it tells of may be anywhere in that rank */
+		if (entry->pending <= entry->mark.rank)
+			entry->mark = (BoardPlace) {entry->pending};
 		entry->pending = NO_RANK;
 		entry->generation = pg_atomic_add_fetch_u64(&board->generation, 1);
 	}
-	has_work = entry->mark != NO_RANK;
+	has_work = entry->mark.rank != NO_RANK;
 	claim->mark = entry->mark;
 	claim->generation = entry->generation;
 	SpinLockRelease(&entry->mutex);
@@ -360,12 +372,12 @@ board_take(BoardClaim *claims, int max)
 
 /*
  * What a claim whose transaction has committed has seen: all of the owner's
- * queued jobs (exhausted), or those up to rank last.  Raises the mark, unless
+ * queued jobs (exhausted), or those up to the place last.  Raises the mark, unless
  * pending was taken by somebody with a later snapshot.  A claim that has
  * looked at nothing of the owner need not be settled.
  */
 void
-board_settle(const BoardClaim *claim, bool exhausted, TimestampTz last)
+board_settle(const BoardClaim *claim, bool exhausted, const BoardPlace *last)
 {
 	BoardEntry *entry;
 
@@ -375,7 +387,12 @@ board_settle(const BoardClaim *claim, bool exhausted, TimestampTz last)
 	{
 		SpinLockAcquire(&entry->mutex);
 		if (entry->generation == claim->generation)
-			entry->mark = exhausted ? NO_RANK : Max(entry->mark, last);
+		{
+			if (exhausted)
+				entry->mark.rank = NO_RANK;
+			else if (board_place_compare(last, &entry->mark) > 0)
+				entry->mark = *last;
+		}
 		SpinLockRelease(&entry->mutex);
 	}
 	LWLockRelease(board->lock);
@@ -395,7 +412,7 @@ board_has_work(void)
 		if (entry->database != MyDatabaseId)
 			continue;
 		SpinLockAcquire(&entry->mutex);
-		found = entry->mark != NO_RANK || entry->pending != NO_RANK;
+		found = entry->mark.rank != NO_RANK || entry->pending != NO_RANK;
 		SpinLockRelease(&entry->mutex);
 	}
 	LWLockRelease(board->lock);

@@ -21,11 +21,29 @@
 #include "datatype/timestamp.h"
 #include "utils/uuid.h"
 
+/*
+ * A place in an owner's line: the order of the index that claims walk.  Jobs of
+ * one INSERT have one rank, so it takes the id to say how far a claim has come.
+ */
+typedef struct BoardPlace
+{
+	TimestampTz rank;
+	pg_uuid_t	id;
+} BoardPlace;
+
+static inline int
+board_place_compare(const BoardPlace *a, const BoardPlace *b)
+{
+	if (a->rank != b->rank)
+		return a->rank < b->rank ? -1 : 1;
+	return memcmp(&a->id, &b->id, UUID_LEN);
+}
+
 /* One owner as a claimer sees it. */
 typedef struct BoardClaim
 {
 	Oid			owner;
-	TimestampTz mark;			/* claim from this rank on */
+	BoardPlace	mark;			/* claim from this place on */
 	uint64		generation;		/* for board_settle() */
 	int			quota;			/* the claimer's to set */
 } BoardClaim;
@@ -43,8 +61,9 @@ extern void board_announce_look(void);	/* an action was inserted */
 extern void board_tell(Oid owner, TimestampTz rank);
 extern int	board_take(BoardClaim *claims, int max);
 extern void board_settle(const BoardClaim *claim, bool exhausted,
-						 TimestampTz last);
+						 const BoardPlace *last);
 extern bool board_has_work(void);
+extern uint64 board_news(void);
 extern void board_started(Oid owner, int njobs);	/* no longer count */
 extern int64 board_count(Oid owner);
 extern void board_recount(Oid owner, int64 counted_before, int64 seen);

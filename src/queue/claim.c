@@ -2,7 +2,7 @@
  * claim.c
  *	  A caller takes jobs.
  *
- * One statement claims for many owners: for each it walks (owner, rank) of the
+ * One statement claims for many owners: for each it walks (owner, rank, id) of the
  * queued jobs from the owner's mark on and skips what another claimer has
  * locked.  Where the mark comes from and how it moves is board.h's.
  */
@@ -19,12 +19,12 @@
 
 static const char claim_sql[] =
 "WITH picked AS MATERIALIZED ("
-" SELECT j.id, j.started_at FROM unnest($1, $2, $3) AS o(owner, mark, quota),"
+" SELECT j.id, j.started_at FROM unnest($1, $2, $3, $4) AS o(owner, mark, after, quota),"
 " LATERAL (SELECT q.id, q.started_at FROM chaincall.job q"
-"   WHERE q.owner = o.owner AND q.state = 'queued' AND q.rank >= o.mark"
+"   WHERE q.owner = o.owner AND q.state = 'queued' AND (q.rank, q.id) >= (o.mark, o.after)"
 "   AND (q.expires_at IS NULL OR q.expires_at > pg_catalog.clock_timestamp())"
-"   ORDER BY q.rank LIMIT o.quota FOR UPDATE SKIP LOCKED) j)"
-" UPDATE chaincall.job u SET state = 'running', worker = $4,"
+"   ORDER BY q.rank, q.id LIMIT o.quota FOR UPDATE SKIP LOCKED) j)"
+" UPDATE chaincall.job u SET state = 'running', worker = $5,"
 " started_at = coalesce(u.started_at, pg_catalog.clock_timestamp())"
 " FROM picked p WHERE u.id = p.id"
 " RETURNING u.id, u.owner, u.rank, u.chain, u.definition, u.input, p.started_at IS NOT NULL,"
@@ -34,8 +34,10 @@ static const char definition_sql[] =
 "SELECT body FROM chaincall.definition WHERE sha256 = $1 LIMIT 1";
 
 static Datum
-claim_arrays(const BoardClaim *claims, int n, Datum *marks, Datum *quotas)
+claim_arrays(const BoardClaim *claims, int n, Datum *marks, Datum *ids,
+			 Datum *quotas)
 {
+	Datum	   *id = palloc(n * sizeof(Datum));
 	Datum	   *owner = palloc(n * sizeof(Datum));
 	Datum	   *mark = palloc(n * sizeof(Datum));
 	Datum	   *quota = palloc(n * sizeof(Datum));
@@ -43,11 +45,14 @@ claim_arrays(const BoardClaim *claims, int n, Datum *marks, Datum *quotas)
 	for (int i = 0; i < n; i++)
 	{
 		owner[i] = ObjectIdGetDatum(claims[i].owner);
-		mark[i] = TimestampTzGetDatum(claims[i].mark);
+		mark[i] = TimestampTzGetDatum(claims[i].mark.rank);
+		id[i] = UUIDPGetDatum(&claims[i].mark.id);
 		quota[i] = Int32GetDatum(claims[i].quota);
 	}
 	*marks = PointerGetDatum(construct_array(mark, n, TIMESTAMPTZOID, 8,
 											 FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	*ids = PointerGetDatum(construct_array(id, n, UUIDOID, UUID_LEN, false,
+										   TYPALIGN_CHAR));
 	*quotas = PointerGetDatum(construct_array(quota, n, INT4OID, 4, true,
 											  TYPALIGN_INT));
 	return PointerGetDatum(construct_array(owner, n, OIDOID, 4, true,
@@ -89,14 +94,15 @@ queue_claim(const BoardClaim *claims, int nclaims, uint64 incarnation,
 			MemoryContext cxt)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[] = {OIDARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT8OID};
-	Datum		values[4];
+	Oid			types[] = {OIDARRAYOID, TIMESTAMPTZARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8OID};
+	Datum		values[5];
 	List	   *jobs = NIL;
 	MemoryContext old;
 
-	values[0] = claim_arrays(claims, nclaims, &values[1], &values[2]);
-	values[3] = Int64GetDatum((int64) incarnation);
-	if (SPI_execute_plan(queue_plan(&plan, claim_sql, 4, types), values, NULL,
+	values[0] = claim_arrays(claims, nclaims, &values[1], &values[2],
+							 &values[3]);
+	values[4] = Int64GetDatum((int64) incarnation);
+	if (SPI_execute_plan(queue_plan(&plan, claim_sql, 5, types), values, NULL,
 						 false, 0) != SPI_OK_UPDATE_RETURNING)
 		elog(ERROR, "could not claim jobs");
 	old = MemoryContextSwitchTo(cxt);

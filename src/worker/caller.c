@@ -38,7 +38,8 @@
 #include "worker/worker.h"
 
 /* Jobs are driven so long before the network is looked at again. */
-#define SLICE_US 2000
+#define SLICE_US 1000
+#define CROWDED_SLICE_US 250	/* where somebody with a few jobs waits */
 
 /*
  * A claim costs a millisecond, whatever it finds: with so many jobs in hand
@@ -55,7 +56,10 @@
  * only make every call dearer (libcurl's work grows with its connections: a
  * quarter more CPU a call with 400 in the air) and every owner's next job later.
  */
-#define BUSY_JOBS 64
+#define BUSY_JOBS 32
+
+/* So long nothing comes in such a moment. */
+#define REST_US 300
 
 /* Without such a moment for so long another caller would help. */
 #define SATURATED_US 10000
@@ -86,6 +90,7 @@ static BoardClaim claims[MAX_OWNERS_A_CLAIM];
 static int	nclaims = 0;		/* taken from the board and not settled */
 static bool taking = false;		/* claimed jobs are not all in the window yet */
 static bool rested = true;		/* since the last claim */
+static uint64 seen_news = 0;	/* on the board, by the last claim */
 static int64 rested_us = 0;		/* when it last had nothing to do */
 
 /* ---- the turn's transaction ---- */
@@ -191,20 +196,23 @@ settle_claim(const Claimed *claimed)
 	{
 		int			n = 0;
 		int			started = 0;
-		TimestampTz last = claims[i].mark;
+		BoardPlace	last = claims[i].mark;
 		ListCell   *lc;
 
 		foreach(lc, claimed->jobs)
 		{
 			const ClaimedJob *job = lfirst(lc);
+			BoardPlace	place;
 
 			if (job->owner != claims[i].owner)
 				continue;
 			n++;
 			started += !job->resumed;
-			last = Max(last, job->rank);
+			place = (BoardPlace){job->rank, job->id};
+			if (board_place_compare(&place, &last) > 0)
+				last = place;
 		}
-		board_settle(&claims[i], n < claims[i].quota, last);
+		board_settle(&claims[i], n < claims[i].quota, &last);
 		if (started > 0)
 			board_started(claims[i].owner, started);
 	}
@@ -222,7 +230,7 @@ give_back_claim(void)
 
 	nclaims = 0;
 	for (int i = 0; i < n; i++)
-		board_tell(claims[i].owner, claims[i].mark);
+		board_tell(claims[i].owner, claims[i].mark.rank);
 }
 
 static void
@@ -261,23 +269,42 @@ pack_claims(int n)
 	return kept;
 }
 
+/* How many jobs it is good to claim now. */
+static int
+claim_room(void)
+{
+	int			in_hand = caller.njobs - caller.nwaiting;
+
+	if (clock_us() < claim_after_us)
+		return 0;
+	if (rested)
+		return Max(BUSY_JOBS, in_hand);
+	return in_hand > BUSY_JOBS / 2 ? 0 : BUSY_JOBS - in_hand;
+}
+
 /* Claims what there is room for. */
 static void
 claim(void)
 {
 	Claimed		claimed = {NIL};
-	int			in_hand = caller.njobs - caller.nwaiting;
+	uint64		news = board_news();
+	int			most;
 	int			n;
 
-	if (clock_us() < claim_after_us || save_in_trouble() ||
-		!board_has_work() || (!rested && in_hand > BUSY_JOBS / 2))
+	if (save_in_trouble() || !board_has_work())
 		return;
+	most = claim_room();
+	/* what is new may be of an owner who has nothing here: he need not wait */
+	if (most == 0 && news == seen_news)
+		return;
+	seen_news = news;
 	n = board_take(claims, MAX_OWNERS_A_CLAIM);
-	window_quotas(claims, n, rested ? PG_INT32_MAX : BUSY_JOBS - in_hand);
+	window_quotas(claims, n, most);
 	n = pack_claims(n);
 	if (n == 0)
 	{
-		claim_after_us = clock_us() + CLAIM_FULL_PAUSE_US;
+		if (most > 0)
+			claim_after_us = clock_us() + CLAIM_FULL_PAUSE_US;
 		return;
 	}
 	rested = false;
@@ -358,20 +385,49 @@ drive(Job *job)
 	touch_clear();
 }
 
-/* Drives jobs that have something to do, owner by owner, for a slice. */
-static void
-drive_ready(void)
+/*
+ * Drives jobs that have something to do, owner by owner, for a slice; light:
+ * only those of owners with a few jobs.  True: there were some.
+ */
+static bool
+drive_ready(bool light)
 {
-	int64		until_us = clock_us() + SLICE_US;
+	int64		until_us = clock_us() +
+		(window_crowded() ? CROWDED_SLICE_US : SLICE_US);
+	bool		any = false;
 	Job		   *job;
 
-	while ((job = window_next()) != NULL)
+	while ((job = window_next(light)) != NULL)
 	{
+		any = true;
 		caller_transaction();
 		drive(job);
 		CHECK_FOR_INTERRUPTS();
 		if (clock_us() >= until_us)
 			break;
+	}
+	caller_transaction_end();
+	return any;
+}
+
+/*
+ * Where one owner has filled the window a turn takes milliseconds, and a step
+ * of somebody else's job a turn.  So between the parts of a turn there is a look
+ * for what has come for those with a few jobs.
+ */
+static void
+express(void)
+{
+	if (board_news() != seen_news)
+		claim();
+	if (!window_crowded())
+		return;
+	CurrentResourceOwner = between;
+	(void) call_turn(caller.calls, 0);
+	if (drive_ready(true))
+	{
+		CurrentResourceOwner = between;
+		(void) call_turn(caller.calls, 0);
 	}
 }
 
@@ -441,7 +497,8 @@ wait_for_work(void)
 	/* a wake-up comes here from now on; what came before shows on the board */
 	tell_room();
 	if (board_has_work() && !save_in_trouble())
-		until_us = Min(until_us, claim_after_us);
+		until_us = Min(until_us, claim_room() > 0 ? now :
+					   Max(claim_after_us, now + REST_US));
 	/* other callers' orders may be in the way: nobody tells when they go */
 	if (window_holds())
 		until_us = Min(until_us, now + OFFER_AGAIN_US);
@@ -456,8 +513,9 @@ wait_for_work(void)
 		CurrentResourceOwner = between;
 		if (!call_turn(caller.calls, 0) && !has_ready())
 		{
-			rest();
 			(void) call_turn(caller.calls, until_us);
+			if (clock_us() - now >= REST_US)
+				rest();
 		}
 	}
 	else if (!has_ready())
@@ -480,13 +538,16 @@ turn(void)
 	take_messages();
 	take_answers();
 	claim();
+	caller_transaction_end();
+	express();
 	window_fire_timers(clock_us());
 	window_feed_starved();
-	drive_ready();
-	caller_transaction_end();
+	(void) drive_ready(false);
+	express();
 	if (save_due(is_busy()) <= clock_us())
 		save_commit();
 	window_offer_held();
+	express();
 	MemoryContextSwitchTo(scratch);
 	wait_for_work();
 }

@@ -128,6 +128,7 @@ typedef struct Caller
 	HTAB	   *jobs;			/* id → Job */
 	HTAB	   *owners;
 	int			njobs;
+	int			nlight;			/* owners with a few jobs */
 	int			nwaiting;		/* of these, jobs that only wait for executors */
 	dlist_head	turns;			/* JobOwners with ready jobs */
 	dlist_head	holding;		/* Jobs with orders not yet handed over */
@@ -153,7 +154,8 @@ extern void window_add(Job *job, Oid owner);
 extern Job *window_find(const pg_uuid_t *id);
 extern void window_remove(Job *job);
 extern void window_ready(Job *job);
-extern Job *window_next(void);
+extern bool window_crowded(void);
+extern Job *window_next(bool light);
 extern void window_set_timer(Job *job, int64 when_us);
 extern int64 window_first_timer(void);
 extern void window_fire_timers(int64 now_us);

@@ -8,7 +8,8 @@
  * work of several owners, each is claimed for up to an equal share of the
  * window, less what it has in it; an owner who has nothing in it gets a few
  * jobs in even when it is full, because those who filled it came first, not
- * because they have a better right.
+ * because they have a better right.  Owners with so few jobs in hand are also
+ * served between the parts of a turn: see express() in caller.c.
  *
  * Jobs that only wait for executors take no room: a slow statement of one
  * role must not keep model calls of others from starting.  But an owner with
@@ -23,6 +24,9 @@
 
 /* Jobs of an owner that has none in a full window. */
 #define NEWCOMERS 16
+
+/* So many owners are looked at for one with a few jobs. */
+#define LOOK_FOR_LIGHT 64
 
 /* Jobs of an owner that only wait for executors, at most: a part of the window. */
 #define WAITING_SHARE 2
@@ -84,6 +88,21 @@ find_owner(Oid owner)
 	return entry;
 }
 
+static bool
+is_light(const JobOwner *owner)
+{
+	return owner->njobs > 0 && owner->njobs <= NEWCOMERS;
+}
+
+static void
+count_jobs(JobOwner *owner, int change)
+{
+	caller.nlight -= is_light(owner);
+	owner->njobs += change;
+	caller.njobs += change;
+	caller.nlight += is_light(owner);
+}
+
 /* A new job. */
 void
 window_add(Job *job, Oid owner)
@@ -92,8 +111,7 @@ window_add(Job *job, Oid owner)
 
 	entry->job = job;
 	job->owner = find_owner(owner);
-	job->owner->njobs++;
-	caller.njobs++;
+	count_jobs(job->owner, 1);
 	pg_atomic_write_u32(&my_worker->jobs_now, caller.njobs);
 }
 
@@ -140,9 +158,9 @@ window_remove(Job *job)
 	window_set_timer(job, CLOCK_NEVER);
 	count_as_waiting(job, false);
 	(void) hash_search(caller.jobs, &job->id, HASH_REMOVE, NULL);
-	if (--owner->njobs == 0)
+	count_jobs(owner, -1);
+	if (owner->njobs == 0)
 		(void) hash_search(caller.owners, &owner->owner, HASH_REMOVE, NULL);
-	caller.njobs--;
 	pg_atomic_write_u32(&my_worker->jobs_now, caller.njobs);
 }
 
@@ -165,16 +183,46 @@ window_ready(Job *job)
 	}
 }
 
-/* The next job to be driven, no longer ready; NULL: none is. */
-Job *
-window_next(void)
+/* Is somebody with a few jobs here beside somebody with many? */
+bool
+window_crowded(void)
 {
-	JobOwner   *owner;
+	return caller.nlight > 0 &&
+		caller.nlight < hash_get_num_entries(caller.owners);
+}
+
+/* Whose turn it is; light: of those with a few jobs. */
+static JobOwner *
+next_owner(bool light)
+{
+	dlist_iter	iter;
+	int			looked = 0;
+
+	dlist_foreach(iter, &caller.turns)
+	{
+		JobOwner   *owner = dlist_container(JobOwner, turn, iter.cur);
+
+		if (!light || is_light(owner))
+			return owner;
+		if (++looked == LOOK_FOR_LIGHT)
+			break;
+	}
+	return NULL;
+}
+
+/*
+ * The next job to be driven, no longer ready; NULL: none is.  light: only of
+ * owners with a few jobs.
+ */
+Job *
+window_next(bool light)
+{
+	JobOwner   *owner = next_owner(light);
 	Job		   *job;
 
-	if (dlist_is_empty(&caller.turns))
+	if (owner == NULL)
 		return NULL;
-	owner = dlist_container(JobOwner, turn, dlist_pop_head_node(&caller.turns));
+	dlist_delete(&owner->turn);
 	job = dlist_container(Job, ready, dlist_pop_head_node(&owner->ready));
 	job->is_ready = false;
 	owner->in_turn = !dlist_is_empty(&owner->ready);
@@ -385,19 +433,23 @@ window_quotas(BoardClaim *claims, int n, int most)
 	int			room = Min(Min(room_left(), CLAIM_BATCH), most);
 	int			share = setting_caller_window / Max(n, 1);
 	int			batch = Max(Min(CLAIM_BATCH, most) / Max(n, 1), 1);
+	int			extra = CLAIM_BATCH;	/* for newcomers when there is no room */
 	static uint32 first = 0;
 	uint32		served = 0;
 
 	for (int i = 0; i < n; i++)
 	{
 		BoardClaim *claim = &claims[(first + i) % n];
+		bool		newcomer = hash_search(caller.owners, &claim->owner,
+										   HASH_FIND, NULL) == NULL;
 		int			quota = Min(owner_quota(claim->owner, Max(share, 1)),
-								batch);
+								newcomer ? Max(batch, NEWCOMERS) : batch);
 
-		if (room <= 0 && hash_search(caller.owners, &claim->owner,
-									 HASH_FIND, NULL) != NULL)
-			quota = 0;
+		if (room <= 0)
+			quota = newcomer ? Min(quota, extra) : 0;
 		claim->quota = quota;
+		if (room <= 0)
+			extra -= quota;
 		room -= quota;
 		served += quota > 0;
 	}

@@ -240,7 +240,7 @@ prepare_outside()
 	fi
 
 	env=(CHAINCALL_WORK="$WORK" HOME="$WORK/home" TMPDIR="$WORK/tmp" LC_ALL=C.UTF-8 TZ=UTC PG_CONFIG="$PG_CONFIG")
-	for name in CC COPT WERROR SUITES FUZZ_SECONDS ROUNDS FIGURES KEEP URL API MODEL TERM CI; do
+	for name in CC COPT WERROR SUITES FUZZ_SECONDS ROUNDS FIGURES ONLY KEEP URL API MODEL TERM CI; do
 		[ -z "${!name:-}" ] || env+=("$name=${!name}")
 	done
 	if [ "$(id -u)" -eq 0 ]; then

@@ -47,7 +47,7 @@ chaincall_test_board_take(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		Datum		values[3] = {
-			ObjectIdGetDatum(claims[i].owner), Int64GetDatum(claims[i].mark),
+			ObjectIdGetDatum(claims[i].owner), Int64GetDatum(claims[i].mark.rank),
 			Int64GetDatum((int64) claims[i].generation)
 		};
 		bool		nulls[3] = {false};
@@ -65,7 +65,9 @@ chaincall_test_board_settle(PG_FUNCTION_ARGS)
 		.generation = (uint64) PG_GETARG_INT64(1)
 	};
 
-	board_settle(&claim, PG_GETARG_BOOL(2), PG_GETARG_INT64(3));
+	BoardPlace	last = {.rank = PG_GETARG_INT64(3)};
+
+	board_settle(&claim, PG_GETARG_BOOL(2), &last);
 	PG_RETURN_VOID();
 }
 

@@ -138,7 +138,7 @@ kill 'STOP', $caller;
 my $touch_file = $node->data_dir . '/pg_stat_tmp/chaincall.touch';
 my $database = $session->must('SELECT oid FROM pg_database WHERE datname = current_database()');
 my $slots = unpack('x4L', slurp_file($touch_file));
-my ($incarnation) = map { $_->[0] } grep { $_->[1] == $database } map { [ unpack('x48x' . 32 * $_ . 'qL', slurp_file($touch_file)) ] } reverse 0 .. $slots - 1;
+my ($incarnation) = map { $_->[0] } grep { $_->[1] == $database } map { [ unpack('x48x' . 40 * $_ . 'qx8L', slurp_file($touch_file)) ] } reverse 0 .. $slots - 1;
 
 # --------------------------------------------------------------------------------------------------
 # Partitions
@@ -262,11 +262,11 @@ sub accuse
 {
 	my ($worker, $job) = @_;
 	open(my $handle, '+<:raw', $touch_file) or die "$touch_file: $!\n";
-	seek($handle, 48 + 32 * $slots, 0);
-	print $handle pack('qLH32L', $worker, $database, $job =~ s/-//gr, 1);
+	seek($handle, 48 + 40 * $slots, 0);
+	print $handle pack('qqLH32L', $worker, $worker, $database, $job =~ s/-//gr, 1);
 	close $handle;
 	poke();
-	wait_until(sub { !unpack('x48x' . 32 * $slots . 'x28L', slurp_file($touch_file)) }, 60);
+	wait_until(sub { !unpack('x48x' . 40 * $slots . 'x36L', slurp_file($touch_file)) }, 60);
 	return;
 }
 
