@@ -130,6 +130,8 @@ queue_begin(void)
 void
 queue_commit(bool durable)
 {
+	int			configured = synchronous_commit;
+
 	PopActiveSnapshot();
 	SPI_finish();
 	if (!durable)
@@ -137,6 +139,8 @@ queue_commit(bool durable)
 	else if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
 		synchronous_commit = SYNCHRONOUS_COMMIT_ON;
 	CommitTransactionCommand();
+	/* remote_apply is as good a wish as on */
+	synchronous_commit = configured;
 	pgstat_report_stat(false);
 }
 
