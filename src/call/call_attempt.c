@@ -22,6 +22,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#define RESERVE 10				/* a tenth */
 #define KEY_BYTES 16			/* of the sha256 in an Idempotency-Key */
 #define REQUEST_ID_KEPT 100		/* bytes of the service's own request id */
 
@@ -39,6 +40,17 @@ attempt_in_flight(void)
 }
 
 /*
+ * How many calls a process of many runs may have in the air: a tenth more than
+ * chaincall.max_in_flight, for servers that have few.  One that hangs can take
+ * all the rest, and must stall its own calls only.
+ */
+int
+attempt_most_in_flight(void)
+{
+	return setting_max_in_flight + setting_max_in_flight / RESERVE;
+}
+
+/*
  * May the call be sent now?  With nothing in the air it may always be: then
  * waiting would have no end, and if it cannot be sent the attempt says why.
  */
@@ -49,8 +61,15 @@ attempt_slot_free(const Call *call)
 
 	if (bound > 0 && call->queue->slots->in_flight >= bound)
 		return false;
-	return in_flight == 0 ||
-		(in_flight < setting_max_in_flight && http_capacity() > 0);
+	if (in_flight == 0)
+		return true;
+	if (http_capacity() <= 0)
+		return false;
+	if (in_flight < setting_max_in_flight)
+		return true;
+	return call->group->guards.check != NULL &&
+		in_flight < attempt_most_in_flight() &&
+		call->queue->slots->in_flight < setting_max_in_flight / RESERVE;
 }
 
 static void

@@ -243,7 +243,7 @@ call_room(const CallGroup *group)
 
 	if (group->nlive == 0)
 		return most;
-	if (attempt_in_flight() >= setting_max_in_flight || http_capacity() <= 0)
+	if (attempt_in_flight() >= attempt_most_in_flight() || http_capacity() <= 0)
 		return 0;
 	return Max(most - group->nlive, 0);
 }

@@ -136,6 +136,7 @@ extern void attempt_send(Call *call);
 extern void attempt_unsent(Call *call);
 extern void attempt_abandon(Call *call, ErrorClass cls, const char *message);
 extern int	attempt_in_flight(void);
+extern int	attempt_most_in_flight(void);
 extern bool attempt_slot_free(const Call *call);
 extern void attempt_encode(const Route *route, const ApiRequest *request,
 						   const Jsonb *extra, ApiWire *wire);
