@@ -475,7 +475,7 @@ show_activity(void)
 	shown_us = clock_us();
 	njobs = caller.njobs;
 	ncalls = now_calls;
-	snprintf(text, sizeof(text), "chaincall: %d jobs, %d calls", njobs, ncalls);
+	snprintf(text, sizeof(text), "chaincall: jobs %d, calls %d", njobs, ncalls);
 	pgstat_report_activity(njobs > 0 ? STATE_RUNNING : STATE_IDLE, text);
 }
 

@@ -269,7 +269,7 @@ staff_register_launcher(void)
 }
 
 static void
-log_no_slot(WorkerKind kind)
+log_no_slot(WorkerKind kind, Oid database)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -282,6 +282,7 @@ log_no_slot(WorkerKind kind)
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("could not start a chaincall %s: all background worker slots are taken",
 					worker_kind_name(kind)),
+			 errdetail("It is for the database with OID %u.", database),
 			 errhint("Raise max_worker_processes (%d now) and restart the server.",
 					 max_worker_processes)));
 }
@@ -321,6 +322,6 @@ staff_start(WorkerKind kind, Oid database, Oid role)
 	}
 	MemoryContextSwitchTo(old);
 	if (one == NULL)
-		log_no_slot(kind);
+		log_no_slot(kind, database);
 	return one != NULL;
 }
