@@ -443,6 +443,7 @@ end_attempt(Call *call, ErrorClass cls, const char *words)
 		.tokens_out = call->tokens_out
 	};
 
+	air_progress(call->air, 0, call->attempts);
 	stats_attempt_end(call->stats, &attempt);
 	call->stats = NULL;
 	trace_end_span(call->run->trace, call->span, cls, words);
@@ -525,7 +526,7 @@ start_exchange(Call *call, const ApiWire *wire)
 	call->begun_us = clock_us();
 	call->stats = stats_attempt_begin(call->model, call->route->version,
 									  server->name);
-	air_progress(call->air, -1, call->attempts);
+	air_progress(call->air, 1, call->attempts);
 }
 
 /*

@@ -197,7 +197,9 @@ load_air(Trace *trace, int64 shift)
 		const AirView *view = &views[i];
 		Span	   *span;
 
-		if (view->kind == AIR_JOB)
+		/* between two attempts nothing of a call is open */
+		if (view->kind == AIR_JOB ||
+			(view->kind == AIR_CALL && view->known == 0))
 			continue;
 		span = trace_span(trace, view->path,
 						  view->kind == AIR_CALL ? "model" : view->what,

@@ -250,7 +250,8 @@ air_where(AirEntry *entry, const char *where)
 
 /*
  * How far it is: steps and items known so far (-1: not known) and done; of a
- * call, `done` is the number of attempts begun.
+ * call, `done` is the number of attempts begun, and `known` whether the last of
+ * them is under way (1) or not (0).
  */
 void
 air_progress(AirEntry *entry, int64 known, int64 done)

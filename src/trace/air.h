@@ -35,7 +35,8 @@ typedef struct AirView
 	char	   *what;			/* model, chain, "sql", a function */
 	char	   *where;			/* server; "": none */
 	TimestampTz since;
-	int64		known;			/* steps and items known so far, or -1 */
+	int64		known;			/* steps and items known so far, or -1; of a
+								 * call: 0 between two attempts */
 	int64		done;			/* of these; of a call: attempts begun */
 } AirView;
 
