@@ -318,6 +318,7 @@ claim(void)
 	if (claimed.jobs == NIL || caller.njobs >= CLAIM_JOBS)
 		claim_after_us = clock_us() + CLAIM_PAUSE_US;
 	begin_claimed(&claimed);
+	caller_transaction_end();
 }
 
 /* ---- what comes from others ---- */
@@ -538,7 +539,6 @@ turn(void)
 	take_messages();
 	take_answers();
 	claim();
-	caller_transaction_end();
 	express();
 	window_fire_timers(clock_us());
 	window_feed_starved();
