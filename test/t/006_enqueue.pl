@@ -147,7 +147,8 @@ subtest 'waiting for a result' => sub
 	my $waiter = app();
 	my $id = app()->must("$insert RETURNING id");
 	my $wait = "SELECT chaincall.result('$id')";
-	my $waits = sub { $admin->must('SELECT wait_event FROM pg_stat_activity WHERE pid = ' . $waiter->pid) =~ /./ };
+	# not idle: a cancel would be lost then
+	my $waits = sub { $admin->must(q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event_type = 'Extension' AND pid = } . $waiter->pid) eq '1' };
 
 	$waiter->send($wait);
 	wait_until($waits);
