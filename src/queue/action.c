@@ -14,6 +14,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "chain/local.h"
 #include "miscadmin.h"
 #include "queue/message.h"
 #include "queue/queue.h"
@@ -92,7 +93,7 @@ read_pending(Action **actions, MemoryContext cxt)
 	int			n;
 
 	queue_begin();
-	run_plan(queue_plan(&plan, pending_sql, 0, NULL), NULL, NULL);
+	run_plan(local_plan(&plan, pending_sql, 0, NULL), NULL, NULL);
 	n = (int) SPI_processed;
 	*actions = MemoryContextAlloc(cxt, Max(n, 1) * sizeof(Action));
 	for (int i = 0; i < n; i++)
@@ -118,7 +119,7 @@ read_target(const pg_uuid_t *job, Target *target)
 	Datum		values[] = {UUIDPGetDatum(job)};
 	bool		isnull;
 
-	run_plan(queue_plan(&plan, target_sql, 1, types), values, NULL);
+	run_plan(local_plan(&plan, target_sql, 1, types), values, NULL);
 	if (SPI_processed == 0)
 		return false;
 	target->owner = DatumGetObjectId(upkeep_column(0, 1, &isnull));
@@ -142,7 +143,7 @@ settle(const Action *action, const char *state, const char *reason)
 	values[0] = UUIDPGetDatum(&action->id);
 	values[1] = CStringGetTextDatum(state);
 	values[2] = reason ? CStringGetTextDatum(reason) : (Datum) 0;
-	run_plan(queue_plan(&plan, settle_sql, 3, types), values,
+	run_plan(local_plan(&plan, settle_sql, 3, types), values,
 			 reason ? NULL : "  n");
 }
 
@@ -159,7 +160,7 @@ cancel_queued(const Action *action, EndedJobs *ended)
 	values[1] = upkeep_error(CLASS_CANCELLED, "the job was cancelled",
 							 author ? psprintf("By role \"%s\".", author) : NULL,
 							 NULL);
-	run_plan(queue_plan(&plan, cancel_sql, 2, types), values, NULL);
+	run_plan(local_plan(&plan, cancel_sql, 2, types), values, NULL);
 	if (SPI_processed == 0)
 		return false;
 	upkeep_ended(ended, CurrentMemoryContext);

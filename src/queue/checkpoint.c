@@ -18,6 +18,7 @@
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "chain/local.h"
 #include "common/cryptohash.h"
 #include "common/sha2.h"
 #include "executor/spi.h"
@@ -438,7 +439,7 @@ queue_checkpoints(const pg_uuid_t *job, MemoryContext cxt)
 	MemoryContext old;
 	ListCell   *lc;
 
-	if (SPI_execute_plan(queue_plan(&plan, checkpoints_sql, 1, types), values,
+	if (SPI_execute_plan(local_plan(&plan, checkpoints_sql, 1, types), values,
 						 NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read checkpoints");
 	table = SPI_tuptable;

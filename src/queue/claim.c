@@ -10,6 +10,7 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
+#include "chain/local.h"
 #include "executor/spi.h"
 #include "queue/queue.h"
 #include "utils/array.h"
@@ -102,7 +103,7 @@ queue_claim(const BoardClaim *claims, int nclaims, uint64 incarnation,
 	values[0] = claim_arrays(claims, nclaims, &values[1], &values[2],
 							 &values[3]);
 	values[4] = Int64GetDatum((int64) incarnation);
-	if (SPI_execute_plan(queue_plan(&plan, claim_sql, 5, types), values, NULL,
+	if (SPI_execute_plan(local_plan(&plan, claim_sql, 5, types), values, NULL,
 						 false, 0) != SPI_OK_UPDATE_RETURNING)
 		elog(ERROR, "could not claim jobs");
 	old = MemoryContextSwitchTo(cxt);
@@ -130,7 +131,7 @@ queue_definition(const uint8 *hash, MemoryContext cxt)
 
 	SET_VARSIZE(key, VARHDRSZ + DEFINITION_HASH_LEN);
 	memcpy(VARDATA(key), hash, DEFINITION_HASH_LEN);
-	if (SPI_execute_plan(queue_plan(&plan, definition_sql, 1, types), values,
+	if (SPI_execute_plan(local_plan(&plan, definition_sql, 1, types), values,
 						 NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read a definition");
 	if (SPI_processed > 0)

@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "chain/local.h"
 #include "executor/spi.h"
 #include "queue/queue.h"
 #include "queue/upkeep.h"
@@ -130,7 +131,7 @@ find_lost(JobEnd **ends, int n, uint64 incarnation)
 
 	for (int i = 0; i < n; i++)
 		ends[i]->lost = false;
-	if (SPI_execute_plan(queue_plan(&plan, still_sql, 2, types), values, NULL,
+	if (SPI_execute_plan(local_plan(&plan, still_sql, 2, types), values, NULL,
 						 false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for jobs");
 	/* those that are found are locked; the rest is lost */
@@ -196,7 +197,7 @@ queue_finish(JobEnd **ends, int n, uint64 incarnation)
 	values[4] = column_array(&times, n, TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL,
 							 TYPALIGN_DOUBLE);
 	values[5] = Int64GetDatum((int64) incarnation);
-	if (SPI_execute_plan(queue_plan(&plan, finish_sql, 6, types), values, NULL,
+	if (SPI_execute_plan(local_plan(&plan, finish_sql, 6, types), values, NULL,
 						 false, 0) != SPI_OK_UPDATE_RETURNING)
 		elog(ERROR, "could not finish jobs");
 	if (SPI_processed < (uint64) n)

@@ -11,6 +11,7 @@
 #include "base/settings.h"
 #include "base/shared.h"
 #include "catalog/pg_type.h"
+#include "chain/local.h"
 #include "miscadmin.h"
 #include "queue/message.h"
 #include "queue/queue.h"
@@ -92,7 +93,7 @@ first_due(TimestampTz from)
 	Datum		values[] = {TimestampTzGetDatum(from)};
 	bool		isnull;
 
-	run_plan(queue_plan(&plan, next_due_sql, 1, types), values, SPI_OK_SELECT);
+	run_plan(local_plan(&plan, next_due_sql, 1, types), values, SPI_OK_SELECT);
 	return SPI_processed == 0 ? DT_NOEND :
 		DatumGetTimestampTz(upkeep_column(0, 1, &isnull));
 }
@@ -116,7 +117,7 @@ queue_promote(TimestampTz *next_due)
 	int			n;
 
 	queue_begin();
-	run_plan(queue_plan(&plan, promote_sql, 2, types), values, SPI_OK_SELECT);
+	run_plan(local_plan(&plan, promote_sql, 2, types), values, SPI_OK_SELECT);
 	owners = upkeep_owners(cxt);
 	n = promoted();
 	*next_due = first_due(*next_due);
@@ -136,7 +137,7 @@ tell_overdue(TimestampTz now)
 	Oid			types[] = {TIMESTAMPTZOID};
 	Datum		values[] = {TimestampTzGetDatum(now)};
 
-	run_plan(queue_plan(&plan, overdue_sql, 1, types), values, SPI_OK_SELECT);
+	run_plan(local_plan(&plan, overdue_sql, 1, types), values, SPI_OK_SELECT);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool		isnull;
@@ -166,7 +167,7 @@ queue_expire(void)
 	values[1] = upkeep_error(CLASS_TIMEOUT, "the job has expired",
 							 "Its expires_at had passed before it ended.", NULL);
 	queue_begin();
-	run_plan(queue_plan(&plan, expire_sql, 2, types), values,
+	run_plan(local_plan(&plan, expire_sql, 2, types), values,
 			 SPI_OK_UPDATE_RETURNING);
 	upkeep_ended(&ended, cxt);
 	tell_overdue(now);
@@ -190,7 +191,7 @@ queue_look(void)
 	TimestampTz due;
 
 	queue_begin();
-	run_plan(queue_plan(&plan, look_sql, 0, NULL), NULL, SPI_OK_SELECT);
+	run_plan(local_plan(&plan, look_sql, 0, NULL), NULL, SPI_OK_SELECT);
 	owners = upkeep_owners(cxt);
 	due = first_due(DT_NOBEGIN);
 	upkeep_commit(false, cxt);

@@ -71,7 +71,7 @@ set_synchronous_commit(void)
  * process's life or until somebody changes them.  For workers that run no
  * user's code; an executor sets its own around its checkpoints.
  */
-void
+static void
 queue_settings(void)
 {
 	set_synchronous_commit();
@@ -150,24 +150,4 @@ queue_abort(void)
 {
 	AbortCurrentTransaction();
 	pgstat_report_stat(false);
-}
-
-/*
- * The plan of one of our statements, prepared once in this process's life.
- * kept: a static variable of the caller.
- */
-SPIPlanPtr
-queue_plan(SPIPlanPtr *kept, const char *sql, int nargs, Oid *types)
-{
-	if (*kept == NULL)
-	{
-		SPIPlanPtr	plan = SPI_prepare(sql, nargs, types);
-
-		if (plan == NULL)
-			elog(ERROR, "could not prepare a statement: %s",
-				 SPI_result_code_string(SPI_result));
-		(void) SPI_keepplan(plan);
-		*kept = plan;
-	}
-	return *kept;
 }

@@ -25,13 +25,10 @@
 
 /* ---- transactions (queue.c) ---- */
 
-extern void queue_settings(void);
 extern void queue_settings_once(void);
 extern void queue_begin(void);
 extern void queue_commit(bool durable);
 extern void queue_abort(void);
-extern struct _SPI_plan *queue_plan(struct _SPI_plan **kept, const char *sql,
-									int nargs, Oid *types);
 
 /* ---- a job as its caller gets it (claim.c) ---- */
 

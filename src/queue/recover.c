@@ -20,6 +20,7 @@
 #include "base/shared.h"
 #include "base/touch.h"
 #include "catalog/pg_type.h"
+#include "chain/local.h"
 #include "miscadmin.h"
 #include "queue/queue.h"
 #include "queue/upkeep.h"
@@ -190,7 +191,7 @@ read_workers(uint64 **workers)
 	int			n;
 
 	queue_begin();
-	if (SPI_execute_plan(queue_plan(&plan, workers_sql, 0, NULL), NULL, NULL,
+	if (SPI_execute_plan(local_plan(&plan, workers_sql, 0, NULL), NULL, NULL,
 						 false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for workers of jobs");
 	n = (int) SPI_processed;
@@ -217,7 +218,7 @@ free_batch(uint64 incarnation)
 	int			n = 0;
 
 	queue_begin();
-	if (SPI_execute_plan(queue_plan(&plan, orphans_sql, 1, types), values,
+	if (SPI_execute_plan(local_plan(&plan, orphans_sql, 1, types), values,
 						 NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not free jobs of a dead worker");
 	owners = upkeep_owners(cxt);

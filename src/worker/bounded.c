@@ -144,3 +144,26 @@ bounded_run(void (*work) (void *), void *arg, bool slow)
 	PG_END_TRY();
 	return error;
 }
+
+/*
+ * In PG_CATCH(), for an error that is nobody's to catch but must not end this
+ * process: logs it and aborts what is open.  The error, in cxt, which is
+ * current afterwards.  Raises on what asks the process to end.
+ */
+ErrorData *
+bounded_caught(MemoryContext cxt)
+{
+	ErrorData  *edata;
+
+	MemoryContextSwitchTo(cxt);
+	edata = CopyErrorData();
+	if (edata->elevel > ERROR ||
+		ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		PG_RE_THROW();
+	EmitErrorReport();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	caller.in_transaction = false;
+	MemoryContextSwitchTo(cxt);
+	return edata;
+}

@@ -367,18 +367,8 @@ drive(Job *job)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
+		ErrorData  *edata = bounded_caught(scratch);
 
-		MemoryContextSwitchTo(scratch);
-		edata = CopyErrorData();
-		if (edata->elevel > ERROR ||
-			ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-			PG_RE_THROW();
-		EmitErrorReport();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		caller.in_transaction = false;
-		MemoryContextSwitchTo(scratch);
 		caller_transaction();
 		fail_driven(&id, edata);
 	}
@@ -571,19 +561,10 @@ static void
 recover(void)
 {
 	static int64 last_us = 0;
-	ErrorData  *edata;
+	ErrorData  *edata = bounded_caught(scratch);
 
-	MemoryContextSwitchTo(scratch);
-	edata = CopyErrorData();
-	if (edata->elevel > ERROR ||
-		ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-		PG_RE_THROW();
-	EmitErrorReport();
-	FlushErrorState();
-	AbortCurrentTransaction();
 	LWLockReleaseAll();
 	pgstat_report_wait_end();
-	caller.in_transaction = false;
 	touch_clear();
 	/* nobody would drive them, as long as this worker lives */
 	if (taking)

@@ -228,5 +228,6 @@ extern void save_orphan(Job *job);
 
 /* bounded.c */
 extern StepError *bounded_run(void (*work) (void *), void *arg, bool slow);
+extern ErrorData *bounded_caught(MemoryContext cxt);
 
 #endif							/* CHAINCALL_CALLER_H */

@@ -18,6 +18,7 @@
 #include "base/json.h"
 #include "base/shared.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "utils/memutils.h"
 #include "worker/caller.h"
 
@@ -215,17 +216,9 @@ caught(void (*work) (void))
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
+		ErrorData  *edata = bounded_caught(cxt);
 
-		MemoryContextSwitchTo(cxt);
-		edata = CopyErrorData();
-		if (edata->elevel > ERROR ||
-			ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-			PG_RE_THROW();
-		EmitErrorReport();
-		FlushErrorState();
-		queue_abort();
-		MemoryContextSwitchTo(cxt);
+		pgstat_report_stat(false);
 		error = step_error_from(edata);
 		FreeErrorData(edata);
 	}
