@@ -22,12 +22,17 @@ CREATE TABLE job (
     created_at  timestamptz NOT NULL,
     started_at  timestamptz,
     finished_at timestamptz,
+    waits_on    text COLLATE "C",
+    deadlines   jsonb,
+    retried_at  timestamptz,
     CONSTRAINT job_pkey PRIMARY KEY (id)
 );
 -- What claims walk: an owner's queued jobs in their order.
 CREATE INDEX job_queue ON job (owner, rank, id) WHERE state = 'queued';
 -- What is not due yet.
 CREATE INDEX job_waiting ON job (run_at) WHERE state = 'waiting';
+-- What waits for something else than time: an answer, a paused chain or model.
+CREATE INDEX job_held ON job (waits_on) WHERE state = 'waiting' AND waits_on IS NOT NULL;
 -- Whose worker died?
 CREATE INDEX job_running ON job (worker) WHERE state = 'running';
 -- What expires before it is claimed.
@@ -82,9 +87,9 @@ ALTER TABLE span_default ENABLE ROW LEVEL SECURITY;
 -- What somebody asks of a job; the row is the record of who did what and what came of it.
 CREATE TABLE action (
     id          uuid NOT NULL,
-    job         uuid NOT NULL,
+    job         uuid,
     action      text COLLATE "C" NOT NULL
-                CONSTRAINT action_action_check CHECK (action IN ('cancel', 'retry', 'resolve', 'discard')),
+                CONSTRAINT action_action_check CHECK (action IN ('cancel', 'retry', 'resolve', 'discard', 'replace', 'acknowledge')),
     step        text,
     input       jsonb,
     output      jsonb,
@@ -94,7 +99,9 @@ CREATE TABLE action (
                 CONSTRAINT action_state_check CHECK (state IN ('pending', 'applied', 'refused')),
     reason      text,
     applied_at  timestamptz,
-    CONSTRAINT action_pkey PRIMARY KEY (id)
+    alert       uuid,
+    CONSTRAINT action_pkey PRIMARY KEY (id),
+    CONSTRAINT action_subject_check CHECK (CASE WHEN action = 'acknowledge' THEN alert IS NOT NULL AND job IS NULL ELSE job IS NOT NULL AND alert IS NULL END)
 );
 CREATE INDEX action_pending ON action (created_at) WHERE state = 'pending';
 CREATE INDEX action_job ON action (job);
@@ -110,9 +117,39 @@ CREATE TABLE alert (
     created_at  timestamptz NOT NULL,
     acknowledged_by oid,
     acknowledged_at timestamptz,
+    step        text COLLATE "C",
+    input       jsonb,
     CONSTRAINT alert_pkey PRIMARY KEY (id)
 );
 CREATE INDEX alert_open ON alert (created_at) WHERE acknowledged_at IS NULL;
+CREATE INDEX alert_job ON alert (job) WHERE job IS NOT NULL;
+
+-- What an ask step wants to know. The row is there as long as an answer is of use.
+CREATE TABLE question (
+    id          uuid NOT NULL,
+    job         uuid NOT NULL,
+    path        text COLLATE "C" NOT NULL,
+    owner       oid NOT NULL,
+    to_role     oid,
+    question    text NOT NULL,
+    show        jsonb,
+    returns     jsonb,
+    created_at  timestamptz NOT NULL,
+    expires_at  timestamptz,
+    CONSTRAINT question_pkey PRIMARY KEY (job, path)
+);
+CREATE INDEX question_to_role ON question (to_role, created_at);
+
+-- What holds for all jobs of a chain; a chain that has no row has no bound and is not paused.
+CREATE TABLE chain_policy (
+    chain       text NOT NULL
+                CONSTRAINT chain_policy_chain_check CHECK (chain <> ''),
+    ttl         interval
+                CONSTRAINT chain_policy_ttl_check CHECK (ttl > '0'::pg_catalog.interval),
+    paused      boolean NOT NULL DEFAULT false,
+    CONSTRAINT chain_policy_pkey PRIMARY KEY (chain)
+);
+SELECT pg_catalog.pg_extension_config_dump('chain_policy', '');
 
 -- The database that the extension was created in: in a copy of it the oid is another.
 CREATE TABLE origin (
@@ -127,6 +164,21 @@ COMMENT ON TABLE span IS 'Attempts at steps of jobs: the trace, and the outputs 
 COMMENT ON TABLE span_default IS 'Spans of days that have no partition of their own';
 COMMENT ON TABLE action IS 'What somebody asks of a job: who, when, and what came of it';
 COMMENT ON TABLE alert IS 'Dead letters and notices';
+COMMENT ON TABLE question IS 'What ask steps of jobs want to know, for the owner of the job and members of to_role; resolve(job, path, answer) answers';
+COMMENT ON COLUMN question.id IS 'the question; what NOTIFY chaincall_question tells';
+COMMENT ON COLUMN question.job IS 'the job that asks';
+COMMENT ON COLUMN question.path IS 'path of the step that asks';
+COMMENT ON COLUMN question.owner IS 'role that the job runs as';
+COMMENT ON COLUMN question.to_role IS 'role whose members may answer; null: only the owner''s';
+COMMENT ON COLUMN question.question IS 'the question';
+COMMENT ON COLUMN question.show IS 'what is shown with it';
+COMMENT ON COLUMN question.returns IS 'JSON Schema that the answer must fit; null: a text';
+COMMENT ON COLUMN question.created_at IS 'when it was put';
+COMMENT ON COLUMN question.expires_at IS 'when nobody needs the answer any more; null: never';
+COMMENT ON TABLE chain_policy IS 'What holds for all jobs of a chain: how long they may live, whether they are claimed';
+COMMENT ON COLUMN chain_policy.chain IS 'signature as in job.chain';
+COMMENT ON COLUMN chain_policy.ttl IS 'expires_at of jobs that are enqueued without one: so long after their run_at; null: none';
+COMMENT ON COLUMN chain_policy.paused IS 'jobs are not claimed while this is true; those that run go on';
 COMMENT ON TABLE origin IS 'The database that the extension was created in';
 
 -- ---- triggers: what a row is when it is inserted, and which rows are none of this node's ----
@@ -171,6 +223,10 @@ CREATE TRIGGER drop_replicated BEFORE INSERT ON alert
     FOR EACH ROW EXECUTE FUNCTION drop_replicated();
 ALTER TABLE alert ENABLE ALWAYS TRIGGER drop_replicated;
 
+CREATE TRIGGER drop_replicated BEFORE INSERT ON question
+    FOR EACH ROW EXECUTE FUNCTION drop_replicated();
+ALTER TABLE question ENABLE ALWAYS TRIGGER drop_replicated;
+
 CREATE TRIGGER drop_replicated BEFORE INSERT ON definition
     FOR EACH ROW EXECUTE FUNCTION drop_replicated();
 ALTER TABLE definition ENABLE ALWAYS TRIGGER drop_replicated;
@@ -202,6 +258,10 @@ CREATE POLICY action_ask ON action FOR INSERT
 ALTER TABLE alert ENABLE ROW LEVEL SECURITY;
 CREATE POLICY alert_see ON alert FOR SELECT
     USING (pg_catalog.pg_has_role(owner, 'USAGE'));
+
+ALTER TABLE question ENABLE ROW LEVEL SECURITY;
+CREATE POLICY question_see ON question FOR SELECT
+    USING (pg_catalog.pg_has_role(owner, 'USAGE') OR pg_catalog.pg_has_role(to_role, 'USAGE'));
 
 -- ---- what people do with jobs ----
 

@@ -39,11 +39,11 @@ BEGIN ATOMIC
         UNION ALL
         SELECT 2, 'USAGE ON LANGUAGE chaincall' FROM pg_language WHERE lanname = 'chaincall'
         UNION ALL
-        SELECT 3, 'SELECT ON TABLE ' || t FROM unnest(ARRAY['chaincall.model', 'chaincall.endpoint', 'chaincall.job', 'chaincall.span', 'chaincall.action', 'chaincall.alert', 'chaincall.job_status', 'chaincall.queue_status', 'chaincall.activity']) t
+        SELECT 3, 'SELECT ON TABLE ' || t FROM unnest(ARRAY['chaincall.model', 'chaincall.endpoint', 'chaincall.job', 'chaincall.span', 'chaincall.action', 'chaincall.alert', 'chaincall.question', 'chaincall.chain_policy', 'chaincall.job_status', 'chaincall.queue_status', 'chaincall.activity']) t
         UNION ALL
         SELECT 3, 'INSERT (chain, input, priority, run_at, expires_at, dedupe_key, labels, traceparent) ON TABLE chaincall.job'
         UNION ALL
-        SELECT 3, 'INSERT (job, action, step, input, output) ON TABLE chaincall.action'
+        SELECT 3, 'INSERT (job, action, step, input, output, alert) ON TABLE chaincall.action'
         UNION ALL
         SELECT 4, 'EXECUTE ON FUNCTION ' || p.oid::regprocedure
         FROM pg_depend d

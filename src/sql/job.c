@@ -60,6 +60,9 @@ enum
 	JOB_CREATED_AT,
 	JOB_STARTED_AT,
 	JOB_FINISHED_AT,
+	JOB_WAITS_ON,
+	JOB_DEADLINES,
+	JOB_RETRIED_AT,
 	JOB_COLUMNS
 };
 
@@ -67,7 +70,7 @@ static const char *const job_columns[] = {
 	"id", "chain", "definition", "input", "state", "output", "error",
 	"priority", "run_at", "rank", "expires_at", "dedupe_key", "labels",
 	"owner", "traceparent", "worker", "deaths", "created_at", "started_at",
-	"finished_at"
+	"finished_at", "waits_on", "deadlines", "retried_at"
 };
 
 /* A row under the trigger's hands. */
@@ -368,7 +371,8 @@ static void
 clear_worker_columns(JobRow *row)
 {
 	static const int columns[] = {
-		JOB_OUTPUT, JOB_ERROR, JOB_WORKER, JOB_STARTED_AT, JOB_FINISHED_AT
+		JOB_OUTPUT, JOB_ERROR, JOB_WORKER, JOB_STARTED_AT, JOB_FINISHED_AT,
+		JOB_WAITS_ON, JOB_DEADLINES, JOB_RETRIED_AT
 	};
 
 	for (int i = 0; i < (int) lengthof(columns); i++)

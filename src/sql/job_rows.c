@@ -39,12 +39,13 @@ enum
 	ACTION_STATE,
 	ACTION_REASON,
 	ACTION_APPLIED_AT,
+	ACTION_ALERT,
 	ACTION_COLUMNS
 };
 
 static const char *const action_columns[] = {
 	"id", "job", "action", "step", "input", "output", "author",
-	"created_at", "state", "reason", "applied_at"
+	"created_at", "state", "reason", "applied_at", "alert"
 };
 
 /* ---- what all triggers share ---- */
