@@ -203,6 +203,22 @@ CREATE FUNCTION drop_replicated() RETURNS trigger
     AS 'MODULE_PATHNAME', 'chaincall_drop_replicated';
 COMMENT ON FUNCTION drop_replicated() IS 'Drops rows that arrive by logical replication: they are the other node''s work';
 
+CREATE FUNCTION check_chain_policy() RETURNS trigger
+    LANGUAGE c
+    AS 'MODULE_PATHNAME', 'chaincall_check_chain_policy';
+COMMENT ON FUNCTION check_chain_policy() IS 'Has the chain be named as jobs name it';
+
+CREATE TRIGGER check_chain_policy BEFORE INSERT OR UPDATE ON chain_policy
+    FOR EACH ROW EXECUTE FUNCTION check_chain_policy();
+CREATE TRIGGER definitions_changed AFTER INSERT OR UPDATE OR DELETE ON chain_policy
+    FOR EACH ROW EXECUTE FUNCTION definitions_changed();
+CREATE TRIGGER definitions_truncated AFTER TRUNCATE ON chain_policy
+    FOR EACH STATEMENT EXECUTE FUNCTION definitions_changed();
+ALTER TABLE chain_policy ENABLE ALWAYS TRIGGER definitions_changed, ENABLE ALWAYS TRIGGER definitions_truncated;
+COMMENT ON TRIGGER check_chain_policy ON chain_policy IS 'Names the chain as jobs name it';
+COMMENT ON TRIGGER definitions_changed ON chain_policy IS 'Tells all sessions';
+COMMENT ON TRIGGER definitions_truncated ON chain_policy IS 'Tells all sessions';
+
 -- ENABLE ALWAYS: replication fires no others.
 CREATE TRIGGER job_insert BEFORE INSERT ON job
     FOR EACH ROW EXECUTE FUNCTION job_insert();
@@ -284,3 +300,21 @@ CREATE FUNCTION cancel(job uuid) RETURNS uuid
     AS 'MODULE_PATHNAME', 'chaincall_cancel';
 COMMENT ON FUNCTION cancel(uuid) IS
     'asks for a job to be cancelled: the id of the action, which a worker applies';
+
+CREATE FUNCTION pause(kind text, name text) RETURNS void
+    LANGUAGE c VOLATILE STRICT
+    AS 'MODULE_PATHNAME', 'chaincall_pause';
+COMMENT ON FUNCTION pause(text, text) IS
+    'pauses a chain (its owner may: jobs of it are not claimed) or a model (who may update chaincall.model: calls of it wait in jobs and fail in sessions)';
+
+CREATE FUNCTION resume(kind text, name text) RETURNS void
+    LANGUAGE c VOLATILE STRICT
+    AS 'MODULE_PATHNAME', 'chaincall_resume';
+COMMENT ON FUNCTION resume(text, text) IS
+    'lets a chain or a model that was paused go on';
+
+CREATE FUNCTION set_ttl(chain text, ttl interval) RETURNS void
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'chaincall_set_ttl';
+COMMENT ON FUNCTION set_ttl(text, interval) IS
+    'has jobs of a chain (its owner may) that are enqueued without an expires_at expire so long after their run_at; null: never';

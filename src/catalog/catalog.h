@@ -11,6 +11,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 #include "utils/jsonpath.h"
 
@@ -70,5 +71,10 @@ extern const ModelInfo *catalog_model(const char *name, bool missing_ok);
 extern const ServerInfo *catalog_server(const char *name, bool missing_ok);
 extern Route *catalog_route(const ModelInfo *model, int endpoint, Oid userid);
 extern char *catalog_nearest_model(const char *name);
+
+/* catalog_policy.c */
+extern const Interval *catalog_chain_ttl(const char *signature);
+extern bool catalog_chain_paused(const char *signature);
+extern int	catalog_paused_chains(const char ***signatures);
 
 #endif							/* CHAINCALL_CATALOG_H */

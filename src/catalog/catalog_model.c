@@ -149,7 +149,7 @@ catalog_model(const char *name, bool missing_ok)
 	ModelInfo  *model = NULL;
 	bool		found;
 
-	catalog_cache_enter(&catalog_models);
+	(void) catalog_cache_enter(&catalog_models);
 	if (strlen(name) < CATALOG_NAME_SIZE)
 	{
 		MemoryContext context;

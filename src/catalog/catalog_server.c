@@ -104,7 +104,7 @@ catalog_server_entry(const char *name)
 	MemoryContext context;
 	MemoryContext old;
 
-	catalog_cache_enter(&catalog_servers);
+	(void) catalog_cache_enter(&catalog_servers);
 	if (strlen(name) >= NAMEDATALEN)
 		return NULL;
 	if (catalog_servers.entries == NULL)

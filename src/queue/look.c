@@ -23,7 +23,7 @@ static const char promote_sql[] =
 "WITH picked AS MATERIALIZED ("
 " SELECT q.id FROM chaincall.job q WHERE q.state = 'waiting' AND q.run_at >= $1 AND q.run_at <= $2"
 " ORDER BY q.run_at LIMIT 1000 FOR UPDATE SKIP LOCKED),"
-" moved AS (UPDATE chaincall.job u SET state = 'queued' FROM picked p WHERE u.id = p.id RETURNING u.owner, u.rank)"
+" moved AS (UPDATE chaincall.job u SET state = 'queued', waits_on = NULL FROM picked p WHERE u.id = p.id RETURNING u.owner, u.rank)"
 " SELECT m.owner, min(m.rank), count(*) FROM moved m GROUP BY m.owner";
 
 static const char next_due_sql[] =
@@ -71,20 +71,6 @@ run_plan(SPIPlanPtr plan, Datum *values, int expected)
 
 /* ---- promotion ---- */
 
-static int
-promoted(void)
-{
-	int			n = 0;
-
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		bool		isnull;
-
-		n += (int) DatumGetInt64(upkeep_column(i, 3, &isnull));
-	}
-	return n;
-}
-
 static TimestampTz
 first_due(TimestampTz from)
 {
@@ -119,7 +105,7 @@ queue_promote(TimestampTz *next_due)
 	queue_begin();
 	run_plan(local_plan(&plan, promote_sql, 2, types), values, SPI_OK_SELECT);
 	owners = upkeep_owners(cxt);
-	n = promoted();
+	n = upkeep_moved(3);
 	*next_due = first_due(*next_due);
 	/* a crash takes nothing away: the jobs would be due again */
 	upkeep_commit(false, cxt);

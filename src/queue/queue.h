@@ -40,6 +40,7 @@ typedef struct ClaimedJob
 	char	   *chain;			/* resolved signature */
 	uint8		definition[DEFINITION_HASH_LEN];
 	Jsonb	   *input;
+	bool		held;			/* put aside: its chain is paused */
 	bool		resumed;		/* was claimed before: may have checkpoints */
 	int			deaths;
 	TimestampTz created_at;
@@ -109,12 +110,13 @@ typedef struct JobEnd
 
 extern void queue_finish(JobEnd **ends, int nends, uint64 incarnation);
 
-/* ---- the maintainer's part (recover.c, action.c, retain.c) ---- */
+/* ---- the maintainer's part (recover.c, action.c, hold.c, retain.c) ---- */
 
 extern int	queue_recover(void);
 extern void queue_look(void);
 extern int	queue_promote(TimestampTz *next_due);
 extern int	queue_expire(void);
+extern void queue_let_go(void);
 extern int	queue_apply_actions(void);
 extern void queue_make_partitions(void);
 extern void queue_make_first_partitions(void);

@@ -215,19 +215,14 @@ free_batch(uint64 incarnation)
 	Oid			types[] = {INT8OID};
 	Datum		values[] = {Int64GetDatum((int64) incarnation)};
 	List	   *owners;
-	int			n = 0;
+	int			n;
 
 	queue_begin();
 	if (SPI_execute_plan(local_plan(&plan, orphans_sql, 1, types), values,
 						 NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not free jobs of a dead worker");
 	owners = upkeep_owners(cxt);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		bool		isnull;
-
-		n += (int) DatumGetInt64(upkeep_column(i, 3, &isnull));
-	}
+	n = upkeep_moved(3);
 	/* a crash takes nothing away: the worker is as dead as before */
 	upkeep_commit(false, cxt);
 	upkeep_tell(owners);

@@ -103,6 +103,21 @@ upkeep_owners(MemoryContext cxt)
 	return owners;
 }
 
+/* The sum of a column of counts over the rows of the last statement. */
+int
+upkeep_moved(int column)
+{
+	int			n = 0;
+
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+
+		n += (int) DatumGetInt64(upkeep_column(i, column, &isnull));
+	}
+	return n;
+}
+
 /* After the commit: those owners have queued jobs from that rank on. */
 void
 upkeep_tell(List *owners)

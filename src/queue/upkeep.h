@@ -45,6 +45,7 @@ extern pg_uuid_t *upkeep_ids(int column, MemoryContext cxt);
 extern Datum upkeep_id_array(const pg_uuid_t *ids, int n);
 
 extern List *upkeep_owners(MemoryContext cxt);
+extern int	upkeep_moved(int column);
 extern void upkeep_tell(List *owners);
 
 extern void upkeep_ended(EndedJobs *ended, MemoryContext cxt);

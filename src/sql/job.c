@@ -17,6 +17,7 @@
 #include "base/json.h"
 #include "base/settings.h"
 #include "base/shared.h"
+#include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "commands/trigger.h"
@@ -259,6 +260,22 @@ set_times(JobRow *row)
 			  CStringGetTextDatum(future ? "waiting" : "queued"));
 }
 
+/* A job that says nothing of its end lives as long as its chain's jobs do. */
+static void
+set_default_ttl(JobRow *row)
+{
+	const Interval *ttl;
+
+	if (!row->nulls[JOB_EXPIRES_AT])
+		return;
+	ttl = catalog_chain_ttl(TextDatumGetCString(row->values[JOB_CHAIN]));
+	if (ttl != NULL)
+		set_value(row, JOB_EXPIRES_AT,
+				  DirectFunctionCall2(timestamptz_pl_interval,
+									  row->values[JOB_RUN_AT],
+									  PointerGetDatum(ttl)));
+}
+
 /* ---- labels, keys, trace context ---- */
 
 static bool
@@ -407,6 +424,7 @@ chaincall_job_insert(PG_FUNCTION_ARGS)
 	check_labels(&row);
 	check_dedupe_key(&row);
 	pin_row(&row);
+	set_default_ttl(&row);
 	if (row.nulls[JOB_DEDUPE_KEY])
 		put_on_board(row.owner, is_queued(row.values[JOB_STATE]),
 					 DatumGetTimestampTz(row.values[JOB_RANK]),

@@ -132,6 +132,13 @@ expire(void)
 }
 
 static bool
+let_go(void)
+{
+	queue_let_go();
+	return false;
+}
+
+static bool
 look(void)
 {
 	queue_look();
@@ -230,6 +237,7 @@ static Duty duties[] = {
 	[DUTY_PROMOTE] = {"queueing jobs that are due", promote, 0, 0, 0, false},
 	{"recovering jobs of dead workers", recover, 0, MINUTE, 20, true},
 	{"applying actions", apply_actions, 0, SECOND, 2, true},
+	{"letting go of jobs that were held", let_go, 0, SECOND, 20, true},
 	{"making partitions", make_partitions, 0, HOUR, 20, false},
 	{"counting queued jobs", recount, 0, 10 * MINUTE, 100, false},
 	{"looking for queued jobs", look, 0, SECOND, 20, false},
