@@ -44,6 +44,8 @@ typedef struct Task
 	int			attempt;		/* of sql and function steps, from 1 */
 	int64		deadline_us;	/* clock_us(), or CLOCK_NEVER */
 	bool		catchable;		/* the chain goes on when it fails */
+	bool		repeatable;		/* in a called chain that may be tried again as a
+								 * whole: the same path may come again */
 	MemoryContext cxt;			/* owns all of it */
 	CallSpec	call;			/* of a model */
 	Jsonb	  **params;			/* of a statement or function */

@@ -25,16 +25,16 @@
 /* ---- checkpoints of an earlier life ---- */
 
 /* HashValueFunc and HashCompareFunc of keys that point at a path. */
-uint32
-jobtask_path_hash(const void *key, Size size)
+static uint32
+path_hash(const void *key, Size size)
 {
 	const char *path = *(char *const *) key;
 
 	return hash_bytes((const unsigned char *) path, strlen(path));
 }
 
-int
-jobtask_path_match(const void *a, const void *b, Size size)
+static int
+path_match(const void *a, const void *b, Size size)
 {
 	return strcmp(*(char *const *) a, *(char *const *) b);
 }
@@ -45,6 +45,75 @@ find_checkpoint(Job *job, const char *path)
 	if (job->checkpoints == NULL)
 		return NULL;
 	return hash_search(job->checkpoints, &path, HASH_FIND, NULL);
+}
+
+static void
+make_checkpoints(Job *job, int n)
+{
+	HASHCTL		ctl = {0};
+
+	ctl.keysize = sizeof(char *);
+	ctl.entrysize = sizeof(JobCheckpoint);
+	ctl.hash = path_hash;
+	ctl.match = path_match;
+	ctl.hcxt = job->cxt;
+	job->checkpoints = hash_create("chaincall checkpoints", n, &ctl,
+								   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
+								   HASH_CONTEXT);
+}
+
+/* The checkpoint of a path, made where there is none; n: how many will come. */
+static JobCheckpoint *
+need_checkpoint(Job *job, const char *path, int n)
+{
+	JobCheckpoint *kept = find_checkpoint(job, path);
+	char	   *own;
+
+	if (kept != NULL)
+		return kept;
+	if (job->checkpoints == NULL)
+		make_checkpoints(job, n);
+	own = MemoryContextStrdup(job->cxt, path);
+	kept = hash_search(job->checkpoints, &own, HASH_ENTER, NULL);
+	kept->output = NULL;
+	kept->failures = kept->used = 0;
+	return kept;
+}
+
+/* Keeps what is stored of an earlier life, a List of Checkpoint. */
+void
+jobtask_keep_checkpoints(Job *job, List *checkpoints)
+{
+	ListCell   *lc;
+
+	foreach(lc, checkpoints)
+	{
+		const Checkpoint *from = lfirst(lc);
+		JobCheckpoint *kept = need_checkpoint(job, from->path,
+											  list_length(checkpoints));
+
+		kept->output = json_copy(job->cxt, from->output);
+		kept->failures = from->failures;
+		kept->used = from->used;
+	}
+}
+
+/*
+ * What came of a task whose path may come again in this life: what is done is
+ * not done again then.
+ */
+static void
+remember(JobTask *jt, const Jsonb *output)
+{
+	JobCheckpoint *kept;
+
+	if (!jt->task->repeatable)
+		return;
+	kept = need_checkpoint(jt->job, jt->task->path, 16);
+	kept->failures = Max(kept->failures, jt->stored + jt->failures);
+	kept->used = 0;
+	if (output != NULL)
+		kept->output = json_copy(jt->job->cxt, output);
 }
 
 /* The job's chain with that definition. */
@@ -222,6 +291,7 @@ jobtask_end_waits(Job *job)
 			return;
 		}
 		unlist(jt);
+		remember(jt, jt->task->params[0]);
 		plan_succeed(job->plan, jt->task, jt->task->params[0]);
 	}
 }
@@ -280,6 +350,7 @@ run_helper(JobTask *jt)
 	if (error == NULL)
 	{
 		jobspan_save(jt, &row, helper.output);
+		remember(jt, helper.output);
 		plan_succeed(job->plan, jt->task, helper.output);
 	}
 	else
@@ -288,6 +359,7 @@ run_helper(JobTask *jt)
 		error = step_error_copy(error);
 		MemoryContextSwitchTo(old);
 		jobspan_fail(jt, &row, error);
+		remember(jt, NULL);
 		plan_fail(job->plan, jt->task, error);
 	}
 	MemoryContextDelete(scratch);
@@ -306,8 +378,9 @@ jobtask_start(Job *job, Task *task)
 	jt->job = job;
 	jt->task = task;
 	jt->stored = before ? before->failures : 0;
-	/* each attempt before has failed and is stored */
-	jt->stored += task->attempt - 1;
+	/* each attempt before has failed and is stored, or remembered */
+	if (!task->repeatable)
+		jt->stored += task->attempt - 1;
 	task->driver = jt;
 	job->events++;
 	if (task->kind == TASK_WAIT)
@@ -339,6 +412,7 @@ tell(Job *job, JobTask *jt)
 	StepError  *error = jt->error;
 
 	job->events++;
+	remember(jt, error == NULL ? jt->output : NULL);
 	if (error != NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(job->cxt);
@@ -393,7 +467,10 @@ jobtask_drop(JobTask *jt)
 	Job		   *job = jt->job;
 
 	if (jt->success != NULL && jt->output != NULL)
+	{
 		jobspan_save(jt, jt->success, jt->output);
+		remember(jt, jt->output);
+	}
 	jt->success = NULL;
 	if (jt->call != NULL)
 	{
