@@ -48,7 +48,7 @@ static const char *const modifiers[] = {
 };
 
 static const char *const later[] = {
-	"ask", "tools", "max_turns", "images", "fallback", "cache",
+	"ask", "tools", "max_turns", "images", "cache",
 	"stream", "show", "to", NULL
 };
 
