@@ -97,7 +97,7 @@ define_breakers(void)
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("chaincall.breaker_rest",
 							"First rest of an endpoint that fails.",
-							"Each failed probe doubles it, up to thirty times as long.",
+							"Each failed probe doubles it, up to ten times as long.",
 							&setting_breaker_rest_ms, 1000, 10, 3600 * 1000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 }

@@ -28,7 +28,7 @@
 
 #define WAYS 8					/* slots of a bucket */
 #define ROOM 2					/* slots for each of chaincall.max_stats */
-#define LONGEST_REST 30			/* times the first one */
+#define LONGEST_REST 10			/* times the first one */
 
 typedef struct Endpoint
 {
@@ -149,6 +149,7 @@ current_rules(void)
 	rules.failures = setting_breaker_failures;
 	rules.volume = setting_breaker_volume;
 	rules.window_us = setting_breaker_window_ms * INT64CONST(1000);
+	rules.patience_us = rules.window_us / 5;
 	rules.rest_us = setting_breaker_rest_ms * INT64CONST(1000);
 	rules.max_rest_us = rules.rest_us * LONGEST_REST;
 	return rules;

@@ -104,6 +104,39 @@ test_opening(void)
 	ok(state(&breaker, now + 10 * S) == BREAKER_OPEN, "until those are old");
 }
 
+/* Something that succeeds now and then is not broken. */
+static void
+test_patience(void)
+{
+	BreakerRules patient = rules;
+	Breaker		breaker = {0};
+	uint32_t	epoch = 0;
+	bool		opens = false;
+	int64_t		now = 1000 * S;
+
+	patient.patience_us = 2 * S;
+	for (int i = 0; i < 100; i++, now += S / 10)
+		opens |= breaker_end(&breaker, &patient, now, epoch,
+							 i % 10 == 0 ? BREAKER_HEALTHY : BREAKER_FAILED, 0.5);
+	ok(!opens, "nine of ten fail, but one a second succeeds");
+	for (int i = 0; i < 12; i++, now += S / 10)
+		opens |= breaker_end(&breaker, &patient, now, epoch, BREAKER_FAILED, 0.5);
+	ok(opens, "two seconds without one open it");
+
+	breaker = (Breaker) {0};
+	for (int i = 0; i < 100; i++)
+		opens = breaker_end(&breaker, &patient, now, epoch, BREAKER_FAILED, 0.5);
+	ok(!opens, "many failures at once do not");
+	ok(breaker_end(&breaker, &patient, now + 2 * S, epoch, BREAKER_FAILED, 0.5), "those of two seconds do");
+
+	breaker = (Breaker) {0};
+	(void) breaker_end(&breaker, &patient, now, epoch, BREAKER_FAILED, 0.5);
+	opens = false;
+	for (int i = 0; i < 100; i++)
+		opens |= breaker_end(&breaker, &patient, now + 3600 * S, epoch, BREAKER_FAILED, 0.5);
+	ok(!opens, "one of an hour ago is no beginning");
+}
+
 static void
 test_probe(void)
 {
@@ -267,6 +300,7 @@ int
 main(void)
 {
 	test_opening();
+	test_patience();
 	test_probe();
 	test_rests();
 	test_stragglers();
