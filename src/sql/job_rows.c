@@ -24,6 +24,7 @@
 
 PG_FUNCTION_INFO_V1(chaincall_action_insert);
 PG_FUNCTION_INFO_V1(chaincall_drop_replicated);
+PG_FUNCTION_INFO_V1(chaincall_maintenance_asked);
 
 /* Columns in their order; see sql/parts/60_jobs.sql. */
 enum
@@ -183,4 +184,16 @@ chaincall_action_insert(PG_FUNCTION_ARGS)
 	nulls[ACTION_REASON] = nulls[ACTION_APPLIED_AT] = true;
 	board_announce_look();
 	return PointerGetDatum(heap_form_tuple(desc, values, nulls));
+}
+
+/* ---- maintenance ---- */
+
+/* AFTER any change of maintenance: the maintainer looks at it at commit. */
+Datum
+chaincall_maintenance_asked(PG_FUNCTION_ARGS)
+{
+	job_check_event(fcinfo, false);
+	shared_require("maintenance");
+	board_announce_maintenance();
+	return PointerGetDatum(NULL);
 }
