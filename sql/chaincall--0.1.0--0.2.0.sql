@@ -4,7 +4,7 @@
 --
 -- For whoever adds to it:
 --   new columns come last, here and in sql/parts, or upgraded and fresh tables would have them in another order; the partitions of span get
---     theirs from span;
+--     theirs from span. None is dropped: the library counts them;
 --   what is new is revoked from PUBLIC at the end, object by object. GRANT and REVOKE on what 0.1.0 had are not for a script: PostgreSQL would take
 --     all privileges that the object has then, those that people have given too, for the extension's own, and pg_dump would leave them out. So
 --     grant_usage() is run again after an update, by hand;
@@ -297,7 +297,7 @@ DECLARE
                    WHERE l.lanname = 'chaincall' AND a.grantee <> l.lanowner AND a.grantee <> 0);
 BEGIN
     IF roles IS NOT NULL THEN
-        RAISE NOTICE USING
+        RAISE WARNING USING
             MESSAGE = 'roles have no privileges yet on what is new in chaincall: ' || roles,
             HINT = 'Run chaincall.grant_usage() again for those that shall have them.';
     END IF;

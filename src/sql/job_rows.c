@@ -65,13 +65,16 @@ job_check_event(FunctionCallInfo fcinfo, bool before)
 				 errmsg("this function is a trigger of chaincall's own tables")));
 }
 
-/* Raises unless the table has these columns; checked once a table. */
+/*
+ * Raises unless the table has these columns.  Their names are checked once a
+ * table, their number each time: rows are taken apart into arrays of that size.
+ */
 void
 job_check_columns(Relation relation, const char *const *names, int n, Oid *checked)
 {
 	TupleDesc	desc = RelationGetDescr(relation);
 
-	if (*checked == RelationGetRelid(relation))
+	if (*checked == RelationGetRelid(relation) && desc->natts == n)
 		return;
 	for (int i = 0; i < n; i++)
 	{
