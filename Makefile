@@ -21,6 +21,7 @@ help:
 #: make fuzz            the decoders under AddressSanitizer (FUZZ_SECONDS=600)
 #: make unit            the tests that need no server
 #: make test-chroot     make test in a bare Debian (RELEASE=bookworm|trixie|sid)
+#: make test-upgrade    pg_upgrade from PostgreSQL 15 to 17 with jobs, in a bare Debian
 #: make format          lay the C code out; make format-check only looks
 #: make lint            what this project asks of its files and a compiler does not check
 #: make clean
@@ -150,6 +151,12 @@ fuzz:
 test-chroot:
 	@MAKEFLAGS= test/chroot $(or $(RELEASE),bookworm) test
 
+test-upgrade:
+	@MAKEFLAGS= test/chroot trixie test-upgrade-inside
+
+test-upgrade-inside:
+	@MAKEFLAGS= test/upgrade/run
+
 test/modelserver/modelserver: $(wildcard test/modelserver/*.[ch])
 	$(MAKE) -C test/modelserver
 
@@ -187,4 +194,4 @@ clean-tests:
 	@! test -f test/modelserver/Makefile || $(MAKE) -s -C test/modelserver clean
 	@test -z "$(PGXS)" || ! test -f test/module/Makefile || $(MAKE) -s -C test/module clean
 
-.PHONY: all help install installcheck uninstall clean clean-tests test demo bench fuzz test-chroot unit format format-check lint print-sql-parts print-released
+.PHONY: all help install installcheck uninstall clean clean-tests test demo bench fuzz test-chroot test-upgrade test-upgrade-inside unit format format-check lint print-sql-parts print-released

@@ -56,8 +56,13 @@ CREATE FUNCTION require_cron(what text, elsewhere text) RETURNS void
     SET search_path = pg_catalog, pg_temp
 AS $body$
 DECLARE
-    cron_database text := nullif(current_setting('cron.database_name', true), '');
+    cron_database text;
 BEGIN
+    BEGIN
+        cron_database := nullif(current_setting('cron.database_name', true), '');
+    EXCEPTION WHEN insufficient_privilege THEN
+        cron_database := '';        -- somewhere; where is shown to few
+    END;
     IF EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_cron') THEN
         IF NOT has_schema_privilege('cron', 'USAGE') THEN
             RAISE EXCEPTION USING
@@ -75,6 +80,11 @@ BEGIN
             ERRCODE = 'undefined_object',
             MESSAGE = format('%s needs the extension pg_cron', what),
             HINT = 'Have a superuser run: CREATE EXTENSION pg_cron;';
+    ELSIF cron_database = '' THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'undefined_object',
+            MESSAGE = format('%s needs pg_cron, which is not in this database', what),
+            HINT = format('Where it is in another database, have a superuser run there: %s Else have one run here: CREATE EXTENSION pg_cron;', elsewhere);
     ELSE
         RAISE EXCEPTION USING
             ERRCODE = 'feature_not_supported',
@@ -150,12 +160,6 @@ BEGIN
     EXCEPTION WHEN SQLSTATE 'MCTRY' THEN
         NULL;
     END;
-    IF NOT has_function_privilege(signature, 'EXECUTE') THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'insufficient_privilege',
-            MESSAGE = format('permission denied for function %s', signature),
-            HINT = format('The schedule runs it as role "%s".', current_user);
-    END IF;
     RETURN signature;
 END
 $body$;
