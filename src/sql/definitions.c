@@ -18,6 +18,7 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "sql/restore.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
@@ -137,6 +138,9 @@ chaincall_check_endpoint(PG_FUNCTION_ARGS)
 	datum = row_column(trigger, "server", TEXTOID, &isnull);
 	if (!isnull)
 		(void) catalog_server(TextDatumGetCString(datum), false);
+	datum = row_column(trigger, "model", TEXTOID, &isnull);
+	if (!isnull)
+		restore_wait_for_model(datum);
 	datum = row_column(trigger, "remote_name", TEXTOID, &isnull);
 	if (isnull)
 	{

@@ -41,6 +41,16 @@ CONF
 	return $node;
 }
 
+# How two extensions differ, save in what pg_upgrade brings from the old release: how SQL was taken apart there, and that privileges of the owner alone
+# are not noted as initial ones.
+sub but_for_release
+{
+	my ($one, $other) = @_;
+
+	return grep { !/: (?:view|body): |: initial privileges: (\S+)=\S+(?: \1=\S+)*$|constraint span_default_pkey/ }
+	  differences(extension_catalog($one), extension_catalog($other));
+}
+
 sub job_line { return $_[0]->must("SELECT concat_ws(' ', state, output, error->>'message') FROM chaincall.job WHERE id = '$_[1]'"); }
 
 # --------------------------------------------------------------------------------------------------
@@ -102,27 +112,30 @@ steps:
     function: note
     args: {n: "{{n}}", at: done}
 $chain$;
-CREATE FUNCTION pause(n int, time text) RETURNS int LANGUAGE chaincall AS $chain$
+CREATE FUNCTION pause(n int, long text) RETURNS int LANGUAGE chaincall AS $chain$
 output: "{{done}}"
 steps:
   begun:
     sql: INSERT INTO effect VALUES ({{n}}, 'begun')
   wait:
     after: begun
-    wait: "{{time}}"
+    wait: "{{long}}"
   done:
     after: wait
     function: note
     args: {n: "{{n}}", at: done}
 $chain$;
 CREATE FUNCTION fails() RETURNS int LANGUAGE chaincall AS '{sql: SELECT 1 / 0}';
+RESET ROLE;
 SQL
+
+my $owner = session($old, dbname => 'work', user => 'app');
 my %id = (
-	finished => submit($session, 'work', '{"n": 1, "words": ["a", "b"]}'),
-	running => submit($session, 'stuck', '{"n": 2}'),
-	parked => submit($session, 'pause', '{"n": 3, "time": "40 s"}'),
-	asleep => submit($session, 'pause', '{"n": 4, "time": "1 day"}'),
-	failed => submit($session, 'fails'));
+	finished => submit($owner, 'work', '{"n": 1, "words": ["a", "b"]}'),
+	running => submit($owner, 'stuck', '{"n": 2}'),
+	parked => submit($owner, 'pause', '{"n": 3, "long": "40 s"}'),
+	asleep => submit($owner, 'pause', '{"n": 4, "long": "1 day"}'),
+	failed => submit($owner, 'fails'));
 
 wait_jobs($session, "id IN ('$id{finished}', '$id{failed}')");
 wait_sql($session, "SELECT count(*) = 2 FROM chaincall.job WHERE state = 'waiting'");
@@ -130,23 +143,23 @@ $models->wait_in_flight(1);
 wait_sql($session, "SELECT count(*) = 1 FROM chaincall.span WHERE job = '$id{running}' AND path = 'first'");
 set_conf($session, 'chaincall.workers' => 'off');
 wait_sql($session, "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type IN ('chaincall caller', 'chaincall maintainer')");
-$id{queued} = submit($session, 'work', '{"n": 5, "words": ["c"]}');
-$id{later} = submit($session, 'work', '{"n": 6, "words": []}', "run_at => now() + interval '1 day'");
-$id{cancelled} = submit($session, 'work', '{"n": 7, "words": []}', "run_at => now() + interval '1 day'");
+$id{queued} = submit($owner, 'work', '{"n": 5, "words": ["c"]}');
+$id{later} = submit($owner, 'work', '{"n": 6, "words": []}', "run_at => now() + interval '1 day'");
+$id{cancelled} = submit($owner, 'work', '{"n": 7, "words": []}', "run_at => now() + interval '1 day'");
 $session->must("SELECT chaincall.cancel('$id{cancelled}')");
 $session->must("INSERT INTO chaincall.alert (id, kind, job, owner, message, created_at) VALUES (gen_random_uuid(), 'dead_letter', '$id{failed}', 'app'::regrole, 'division', now())");
 # from a day that has no partition
 $session->must("INSERT INTO chaincall.span (job, path, try, id, owner, kind, started_at, ended_at) VALUES ('00000000-0000-7000-8000-000000000000', 'x', 0, 1, 'app'::regrole, 'sql', now(), now())");
 is($session->must($partitions), '4 4', 'partitions belong to the extension');
 is($session->must("SELECT string_agg(state || ' ' || n, ' ' ORDER BY state) FROM (SELECT state, count(*) AS n FROM chaincall.job GROUP BY state) s"),
-	'failed 1 queued 2 succeeded 1 waiting 4', 'jobs in all states')
+	'failed 1 queued 1 running 1 succeeded 1 waiting 4', 'jobs in all states')
   or diag($session->must('SELECT chain, input, state FROM chaincall.job'));
 
 my $spans = $session->must('SELECT count(*) FROM chaincall.span');
 my $oid = $session->must('SELECT oid FROM pg_database WHERE datname = current_database()');
 
 set_conf($session, 'chaincall.workers' => undef);
-$session->quit;
+$_->quit for ($session, $owner);
 $old->stop;
 like(slurp_file($old->logfile), $started, 'the old server has started workers, and says so in its log');
 
@@ -178,7 +191,7 @@ sub upgrade
 	like($session->must('SELECT version()'), qr/^PostgreSQL 17/, 'the new server');
 	is($session->must('SELECT oid FROM pg_database WHERE datname = current_database()'), $oid, 'the database has its oid');
 	is($session->must("SELECT string_agg(state || ' ' || n, ' ' ORDER BY state) FROM (SELECT state, count(*) AS n FROM chaincall.job GROUP BY state) s"),
-		'failed 1 queued 2 succeeded 1 waiting 4', 'all jobs are as they were');
+		'failed 1 queued 1 running 1 succeeded 1 waiting 4', 'all jobs are as they were');
 	is($session->must('SELECT count(*) FROM chaincall.span'), $spans, 'and all spans');
 	is($session->must($partitions), '4 4', 'partitions belong to the extension');
 
@@ -200,7 +213,7 @@ sub upgrade
 	$new->safe_psql('postgres', 'CREATE DATABASE fresh');
 	$fresh = session($new, dbname => 'fresh', sql => "CREATE EXTENSION chaincall; SELECT chaincall.grant_usage('app')");
 	wait_sql($fresh, "SELECT count(*) = 4 FROM pg_inherits WHERE inhparent = 'chaincall.span'::regclass");
-	@differences = differences(extension_catalog($fresh), extension_catalog($session));
+	@differences = but_for_release($fresh, $session);
 	is(scalar(@differences), 0, 'the extension is as a new one') || diag(join("\n", @differences));
 
 	my $app = session($new, dbname => 'work', user => 'app');
@@ -213,7 +226,7 @@ sub upgrade
 	$new->safe_psql('older', 'ALTER EXTENSION chaincall UPDATE');
 	$app = session($new, dbname => 'older', sql => "SELECT chaincall.grant_usage('app')");
 	wait_sql($app, "SELECT count(*) = 4 FROM pg_inherits WHERE inhparent = 'chaincall.span'::regclass");
-	@differences = differences(extension_catalog($fresh), extension_catalog($app));
+	@differences = but_for_release($fresh, $app);
 	is(scalar(@differences), 0, 'an older version is updated on the new server') || diag(join("\n", @differences));
 
 	# the house of the new server is in order: it can be dumped and restored, and days come and go
