@@ -33,7 +33,7 @@ static const char model_sql[] =
 static const char others_sql[] =
 "SELECT FROM pg_catalog.pg_stat_get_activity(NULL) a"
 " WHERE a.datid OPERATOR(pg_catalog.=) $1 AND a.pid OPERATOR(pg_catalog.<>) $2"
-" AND a.state OPERATOR(pg_catalog.=) 'active'"
+" AND a.usesysid OPERATOR(pg_catalog.=) $3 AND a.state OPERATOR(pg_catalog.=) 'active'"
 " AND a.application_name OPERATOR(pg_catalog.=) pg_catalog.current_setting('application_name')";
 
 /* Does the statement find a row, by what is committed now? */
@@ -53,13 +53,14 @@ found(const char *sql, int nargs, Oid *types, Datum *values)
 static bool
 others_at_work(void)
 {
-	Oid			types[] = {OIDOID, INT4OID};
+	Oid			types[] = {OIDOID, INT4OID, OIDOID};
 	Datum		values[] = {
-		ObjectIdGetDatum(MyDatabaseId), Int32GetDatum(MyProcPid)
+		ObjectIdGetDatum(MyDatabaseId), Int32GetDatum(MyProcPid),
+		ObjectIdGetDatum(GetSessionUserId())
 	};
 
 	pgstat_clear_snapshot();
-	return found(others_sql, 2, types, values);
+	return found(others_sql, 3, types, values);
 }
 
 static void
@@ -91,10 +92,7 @@ wait_for_model(Datum model)
 void
 restore_wait_for_model(Datum model)
 {
-	const char *application = GetConfigOption("application_name", true, false);
-
-	if (check_function_bodies || application == NULL ||
-		strcmp(application, "pg_restore") != 0)
+	if (check_function_bodies)
 		return;
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
