@@ -335,7 +335,7 @@ subtest 'pg_cron runs it' => sub {
 	$session = session($node);
 	wait_sql($session, "SELECT count(*) = 1 FROM chaincall.job WHERE state = 'succeeded' AND output = '\"cron 1\"' AND owner = 'app'::regrole");
 	pass('a chain');
-	wait_sql($session, "SELECT asked_at > now() - interval '1 min' AND scheduled_at = asked_at FROM chaincall.maintenance");
+	wait_sql($session, "SELECT asked_at > now() - interval '1 min' FROM chaincall.maintenance");
 	pass('retention');
 	is($session->must("SELECT count(*) FROM cron.job_run_details WHERE status NOT IN ('succeeded', 'running', 'sending', 'connecting', 'starting')"), 0, 'and all went well');
 };
