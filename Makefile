@@ -21,6 +21,7 @@ help:
 #: make fuzz            the decoders under AddressSanitizer (FUZZ_SECONDS=600)
 #: make unit            the tests that need no server
 #: make test-chroot     make test in a bare Debian (RELEASE=bookworm|trixie|sid)
+#: make test-upgrade    pg_upgrade from PostgreSQL 15 to 17 with jobs, in a bare Debian
 #: make format          lay the C code out; make format-check only looks
 #: make lint            what this project asks of its files and a compiler does not check
 #: make clean
@@ -42,9 +43,11 @@ HDRS := $(sort $(wildcard src/*.h src/*/*.h))
 OBJS := $(SRCS:.c=.o)
 
 # The extension's SQL, a file a concern, in the order in which it is created.
-SQL_PARTS := $(addprefix sql/parts/,10_definitions.sql 20_language.sql 30_text.sql 40_calls.sql 50_json_schema.sql 60_jobs.sql 70_monitoring.sql 90_privileges.sql)
+SQL_PARTS := $(addprefix sql/parts/,10_definitions.sql 20_language.sql 30_text.sql 40_calls.sql 50_json_schema.sql 60_jobs.sql 65_schedule.sql 70_monitoring.sql 90_privileges.sql)
 
-DATA = $(wildcard sql/chaincall--*--*.sql)
+# Versions that there are upgrades from: their SQL as it was, which is never changed again, and the ways from one to the next.
+RELEASED = 0.1.0
+DATA = $(RELEASED:%=sql/chaincall--%.sql) $(sort $(wildcard sql/chaincall--*--*.sql))
 DATA_built = sql/chaincall--$(EXTVERSION).sql
 
 REGRESS := $(sort $(notdir $(basename $(wildcard test/sql/*.sql))))
@@ -107,7 +110,7 @@ endif
 include $(PGXS)
 
 # PGXS knows no header dependencies.
-$(OBJS): $(HDRS) Makefile
+$(OBJS): $(HDRS) Makefile chaincall.control
 
 else
 
@@ -148,6 +151,12 @@ fuzz:
 test-chroot:
 	@MAKEFLAGS= test/chroot $(or $(RELEASE),bookworm) test
 
+test-upgrade:
+	@MAKEFLAGS= test/chroot trixie test-upgrade-inside
+
+test-upgrade-inside:
+	@MAKEFLAGS= test/upgrade/run
+
 test/modelserver/modelserver: $(wildcard test/modelserver/*.[ch])
 	$(MAKE) -C test/modelserver
 
@@ -176,10 +185,13 @@ lint:
 print-sql-parts:
 	@echo $(SQL_PARTS)
 
+print-released:
+	@echo $(RELEASED)
+
 clean: clean-tests
 clean-tests:
 	rm -rf test/unit/build test/results test/output_iso
 	@! test -f test/modelserver/Makefile || $(MAKE) -s -C test/modelserver clean
 	@test -z "$(PGXS)" || ! test -f test/module/Makefile || $(MAKE) -s -C test/module clean
 
-.PHONY: all help install installcheck uninstall clean clean-tests test demo bench fuzz test-chroot unit format format-check lint print-sql-parts
+.PHONY: all help install installcheck uninstall clean clean-tests test demo bench fuzz test-chroot test-upgrade test-upgrade-inside unit format format-check lint print-sql-parts print-released

@@ -42,6 +42,7 @@ int			setting_max_queued = 1000000;
 int			setting_priority_interval_ms = 60000;
 int			setting_keep_jobs_s = 7 * 24 * 3600;
 int			setting_keep_spans_s = 7 * 24 * 3600;
+int			setting_keep_alerts_s = 90 * 24 * 3600;
 
 /* What shared memory is made for: fixed at the server's start. */
 static void
@@ -177,6 +178,12 @@ define_jobs(void)
 							"They go by whole days; -1 keeps them for ever.",
 							&setting_keep_spans_s, 7 * 24 * 3600, -1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.keep_alerts",
+							"How long alerts are kept that nobody acknowledges.",
+							"Acknowledged ones go with keep_jobs; -1 keeps them for ever.",
+							&setting_keep_alerts_s, 90 * 24 * 3600, -1,
+							INT_MAX, PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
 }
 
 /*

@@ -50,6 +50,7 @@ extern int	setting_max_queued; /* per role; -1: no bound */
 extern int	setting_priority_interval_ms;	/* one priority is worth */
 extern int	setting_keep_jobs_s;	/* finished ones; -1: for ever */
 extern int	setting_keep_spans_s;
+extern int	setting_keep_alerts_s;
 
 extern void settings_define(GucStringCheckHook check_networks);
 

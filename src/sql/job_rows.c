@@ -24,6 +24,7 @@
 
 PG_FUNCTION_INFO_V1(chaincall_action_insert);
 PG_FUNCTION_INFO_V1(chaincall_drop_replicated);
+PG_FUNCTION_INFO_V1(chaincall_maintenance_asked);
 
 /* Columns in their order; see sql/parts/60_jobs.sql. */
 enum
@@ -65,13 +66,16 @@ job_check_event(FunctionCallInfo fcinfo, bool before)
 				 errmsg("this function is a trigger of chaincall's own tables")));
 }
 
-/* Raises unless the table has these columns; checked once a table. */
+/*
+ * Raises unless the table has these columns.  Their names are checked once a
+ * table, their number each time: rows are taken apart into arrays of that size.
+ */
 void
 job_check_columns(Relation relation, const char *const *names, int n, Oid *checked)
 {
 	TupleDesc	desc = RelationGetDescr(relation);
 
-	if (*checked == RelationGetRelid(relation))
+	if (*checked == RelationGetRelid(relation) && desc->natts == n)
 		return;
 	for (int i = 0; i < n; i++)
 	{
@@ -184,4 +188,16 @@ chaincall_action_insert(PG_FUNCTION_ARGS)
 	nulls[ACTION_REASON] = nulls[ACTION_APPLIED_AT] = true;
 	board_announce_look();
 	return PointerGetDatum(heap_form_tuple(desc, values, nulls));
+}
+
+/* ---- maintenance ---- */
+
+/* AFTER any change of maintenance: the maintainer looks at it at commit. */
+Datum
+chaincall_maintenance_asked(PG_FUNCTION_ARGS)
+{
+	job_check_event(fcinfo, false);
+	shared_require("maintenance");
+	board_announce_maintenance();
+	return PointerGetDatum(NULL);
 }
