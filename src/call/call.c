@@ -353,6 +353,9 @@ take_way(Call *call)
 			start_budget(call, clock_us());
 			set_due(call);
 			air_where(call->air, call->route->server.name);
+			if (call->rest_note != NULL)
+				attempt_note_rest(call, call->rest_note);
+			call->rest_note = NULL;
 			sleep_until(call, call->wake_us);
 			break;
 		case WAY_NONE:

@@ -325,6 +325,16 @@ begin_span(Call *call)
 	}
 }
 
+/* A rest that counts as an attempt: nothing was sent, but the trace has it. */
+void
+attempt_note_rest(Call *call, const char *message)
+{
+	call->attempts++;
+	begin_span(call);
+	trace_end_span(call->run->trace, call->span, CLASS_TRANSIENT, message);
+	call->span = NULL;
+}
+
 /* What the call knows of its last attempt, before the next. */
 static void
 forget_attempt(Call *call)

@@ -123,6 +123,7 @@ struct Call
 	ServerQueue *queue;
 	CallWay		way;
 	StepError  *stuck;
+	char	   *rest_note;		/* of a rest that counts, for its span */
 	Bitmapset  *tried;			/* the model's endpoints that failed */
 	Bitmapset  *denied;			/* endpoints that refused our key */
 	uint64		throttled_by;	/* endpoint that has throttled last */
@@ -173,6 +174,7 @@ extern void way_share_time(Call *call, int64 now_us);
 /* call_attempt.c */
 extern bool attempt_enter(Call *call);
 extern void attempt_cool(Call *call, int64 until_us, bool refused);
+extern void attempt_note_rest(Call *call, const char *message);
 extern void attempt_send(Call *call);
 extern void attempt_unsent(Call *call);
 extern void attempt_abandon(Call *call, ErrorClass cls, const char *message,

@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/settings.h"
 #include "call/call_internal.h"
 #include "common/pg_prng.h"
 #include "utils/builtins.h"
@@ -474,9 +475,26 @@ wait_until(Call *call, const HealthView *view)
 }
 
 /*
+ * A circuit is open, and the call would wait for it.  What waits in a session
+ * keeps somebody waiting, and a job that is parked comes back with its time
+ * anew: there a rest is as good as a failed attempt, or it would have no end.
+ * True: the model's attempts are used up.
+ */
+static bool
+count_rest(Call *call, const HealthView *view, int64 now_us)
+{
+	if (call->group->guards.catalog != NULL)
+	{
+		if (view->until_us - now_us <= setting_park_after_ms * INT64CONST(1000))
+			return false;
+		call->rest_note = failure_of_health(call, view)->message;
+	}
+	return ++call->failures >= call->most_failures;
+}
+
+/*
  * Is it better not to wait?  From a broken model the call goes to another that
- * is ready, from one that is cooling down when that takes half of its time.  A
- * session, where somebody waits, counts each rest as a failed attempt.
+ * is ready, from one that is cooling down when that takes half of its time.
  */
 static bool
 rather_not_wait(Call *call, const HealthView *view)
@@ -488,9 +506,7 @@ rather_not_wait(Call *call, const HealthView *view)
 		 view->until_us - now > (time_here(call, now) - now) / 2) &&
 		way_other_ready(call))
 		return true;
-	return view->verdict == HEALTH_BROKEN &&
-		call->group->guards.catalog == NULL &&
-		++call->failures >= call->most_failures;
+	return view->verdict == HEALTH_BROKEN && count_rest(call, view, now);
 }
 
 /* All endpoints are unwell. */

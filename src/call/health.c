@@ -428,6 +428,7 @@ add_endpoints(Rows *rows, EndpointBucket *bucket, int64 now)
 
 		if (copies[i].id == 0 || copies[i].database != MyDatabaseId)
 			continue;
+		row->endpoint = copies[i].id;
 		row->names = copies[i].names;
 		row->state = breaker_state(breaker, &rules, now, &until_us);
 		/* while the probe is in the air nothing else passes */
@@ -454,6 +455,7 @@ add_pairs(Rows *rows, PairBucket *bucket, int64 now)
 
 		if (copies[i].until_us <= now || copies[i].database != MyDatabaseId)
 			continue;
+		row->endpoint = copies[i].endpoint;
 		row->names = copies[i].names;
 		row->state = BREAKER_CLOSED;
 		row->since_us = 0;

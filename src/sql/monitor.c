@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/shared.h"
 #include "call/health.h"
+#include "catalog/catalog.h"
 #include "catalog/pg_authid.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -134,26 +135,51 @@ wall_time(int64 us)
 	return us == 0 ? 0 : GetCurrentTimestamp() + (us - clock_us());
 }
 
-/* How the endpoints fare that a row counts; a model's row has no such thing. */
-static void
-put_health(Row *row, uint64 id, const HealthRow *healths, int count)
+/* What was dropped or changed is known for a while yet. */
+static bool
+has_endpoint(const ModelInfo *model, uint64 id)
 {
+	for (int i = 0; model != NULL && i < model->nendpoints; i++)
+		if (model->endpoints[i].id == id)
+			return true;
+	return false;
+}
+
+/* How the endpoints fare that a row counts; a model's row has no such thing. */
+static HealthRow
+sum_health(const StatsRow *stats, const HealthRow *healths, int count)
+{
+	const ModelInfo *model = catalog_model(stats->model, true);
 	HealthRow	sum = {0};
 
-	for (int i = 0; id > 1 && i < count; i++)
+	for (int i = 0; i < count; i++)
 	{
-		if (healths[i].names != id)
+		const HealthRow *health = &healths[i];
+
+		if (health->names != stats->id || !has_endpoint(model, health->endpoint))
 			continue;
-		if (severity(healths[i].state) > severity(sum.state) ||
-			(healths[i].state == sum.state && healths[i].since_us > sum.since_us))
+		if (severity(health->state) > severity(sum.state) ||
+			(health->state == sum.state && health->since_us > sum.since_us))
 		{
-			sum.state = healths[i].state;
-			sum.since_us = healths[i].since_us;
+			sum.state = health->state;
+			sum.since_us = health->since_us;
 		}
 		sum.cooling_until_us = Max(sum.cooling_until_us,
-								   healths[i].cooling_until_us);
+								   health->cooling_until_us);
 	}
-	put_text(row, id > 1 ? breaker_name(sum.state) : NULL);
+	return sum;
+}
+
+static void
+put_health(Row *row, const StatsRow *stats, const HealthRow *healths,
+		   int count)
+{
+	bool		known = stats->id > 1;	/* not a model's, nor "(other)" */
+	HealthRow	sum = {0};
+
+	if (known)
+		sum = sum_health(stats, healths, count);
+	put_text(row, known ? breaker_name(sum.state) : NULL);
 	put_time(row, wall_time(sum.since_us));
 	put_time(row, wall_time(sum.cooling_until_us));
 }
@@ -187,7 +213,7 @@ emit_stats(ReturnSetInfo *result, const StatsRow *stats,
 	put_text(&row, stats->last_failed_at != 0 ?
 			 error_class_name(stats->last_failure) : NULL);
 	put_time(&row, stats->since);
-	put_health(&row, stats->id, healths, nhealths);
+	put_health(&row, stats, healths, nhealths);
 	emit(result, &row);
 }
 
