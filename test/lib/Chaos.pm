@@ -82,7 +82,7 @@ sub new
 		samples => {},
 		unsent => [ 1 .. $params{jobs} ],
 		committed => {},	# numbers of jobs whose commit was acknowledged, or found after all
-		found => 0,
+		in_doubt => 0,		# statements whose end the client has not seen
 		turn => 0,
 		crashes => 0,
 		next_batch => 0,
@@ -124,7 +124,7 @@ EOF
 sub _fill
 {
 	my ($self, $s) = @_;
-	my %policy = (retry => '{"attempts": 12, "first": "50 ms", "max": "500 ms"}', timeout => '15 s');
+	my %policy = (retry => '{"attempts": 12, "first": "50 ms", "max": "500 ms"}', timeout => '10 s');
 
 	# three ways to each model, so that one that is to be left alone for a while is not all there is
 	add_server($s, "server_$_", $self->{models}, max_answer => '1MB') for (1 .. 3);
@@ -229,7 +229,7 @@ sub _look_up
 	{
 		$there{$n} ? $self->{committed}{$n} = 1 : unshift(@{ $self->{unsent} }, $n);
 	}
-	$self->{found} += keys %there;
+	$self->{in_doubt}++;
 	$self->{batch} = undef;
 	$self->{client} = $s;
 	return;
@@ -272,6 +272,10 @@ sub _outage
 	my $times = _times_ready($node);
 	my $ready;
 
+	# so that a commit is in doubt now and then
+	$self->{next_batch} = 0;
+	$self->_enqueue;
+	usleep(int(rand(8000)));
 	$down->();
 	wait_until(sub { return $ready = _ready_at($node, $times + 1) }, "$what: the server is back");
 	$self->{node} = $node;
@@ -425,17 +429,28 @@ SQL
 	return \%checkpoints;
 }
 
-# How long after a blow the first request of each of the jobs came that were in hand: from `from`, none before `after`.
+# How long after `from` the next call came of each of the jobs that were in hand: the first that was made before and is made
+# again, or any after `gone`, when he who had the job can make no more. by_job: requests by job, in the order of time.
 sub _gaps
 {
-	my ($by_job, $jobs, $from, $after) = @_;
+	my ($by_job, $jobs, $from, $gone) = @_;
 	my @gaps;
 
 	for my $job (@$jobs)
 	{
-		my ($next) = grep { $_ > $after } @{ $by_job->{ $job =~ s/-//gr } || [] };
+		my %before;
 
-		push @gaps, 1000 * ($next - $from) if defined $next;
+		for my $request (@{ $by_job->{ $job =~ s/-//gr } || [] })
+		{
+			if ($request->{at} <= $from)
+			{
+				$before{ $request->{path} } = 1;
+				next;
+			}
+			next unless $request->{at} > $gone || $before{ $request->{path} };
+			push @gaps, 1000 * ($request->{at} - $from);
+			last;
+		}
 	}
 	return @gaps;
 }
@@ -469,7 +484,7 @@ sub balance
 	{
 		my $checkpoint = $checkpoints->{"$request->{n} $request->{path}"};
 
-		push @{ $by_job{ $request->{trace} } }, $request->{at};
+		push @{ $by_job{ $request->{trace} } }, $request;
 		$attempts{ $request->{span} } = 1;
 		push @wrong, "job $request->{n} was called under the name of another" if $checkpoint && $checkpoint->{trace} ne $request->{trace};
 		push @wrong, "a key that is not the job's: $request->{key}" if $request->{key} !~ /^[0-9a-f-]{36}-/ || $& =~ s/-//gr ne $request->{trace};
@@ -506,7 +521,7 @@ sub _balance_jobs
 	  $s->must(q{SELECT (input->>'n')::int FROM chaincall.job WHERE finished_at IS NOT NULL AND state IN ('succeeded', 'failed') GROUP BY 1 HAVING count(*) = 1});
 
 	$figure->{lost} = grep { !$ended{$_} } keys %{ $self->{committed} };
-	$figure->{in_doubt} = $self->{found};
+	$figure->{in_doubt} = $self->{in_doubt};
 	$figure->{unknown} = $self->_count('SELECT FROM chaincall.job') - keys %{ $self->{committed} };
 	$figure->{dead_letters} = $self->_count(q{SELECT FROM chaincall.job WHERE state = 'failed'});
 	$figure->{succeeded} = $self->_count(q{SELECT FROM chaincall.job WHERE state = 'succeeded'});
@@ -541,7 +556,6 @@ sub _balance_times
 	my ($self, $figure, $by_job) = @_;
 	my (@recovery, @restart);
 
-	@$_ = sort { $a <=> $b } @$_ for values %$by_job;
 	push @recovery, _gaps($by_job, @$_{qw(jobs at gone)}) for grep { $_->{kind} eq 'caller' } @{ $self->{deaths} };
 	for my $outage (@{ $self->{outages} })
 	{
