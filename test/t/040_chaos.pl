@@ -30,6 +30,8 @@ cmp_ok($figure->{terminated}, '>=', 0.7 * $params{seconds}, 'workers have died a
 cmp_ok($figure->{outages}, '>=', 5, 'and the cluster');
 cmp_ok($figure->{recovery_samples}, '>', 0, 'dead callers had jobs in hand');
 cmp_ok($figure->{restart_samples}, '>', 0, 'crashed clusters too');
+cmp_ok($figure->{recovery_p50_ms}, '<=', 300, 'half of the jobs of a dead caller go on within 300 ms');
+cmp_ok($figure->{restart_p50_ms}, '<=', 1000, 'after a crash of the cluster within a second');
 is_deeply([ splice(@{ $figure->{wrong} }, 0, 20) ], [], 'nothing else is wrong');
 unlike($_, qr/TRAP|PANIC|terminated by signal (?!9\b)\d/, 'nothing has crashed by itself') for $chaos->stop;
 
