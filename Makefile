@@ -1,7 +1,7 @@
 # chaincall: an ordinary PGXS extension, plus drivers that need nothing installed.
 #
 # The file also parses where neither PostgreSQL nor its headers are installed: `make help`, `make test`,
-# `make demo`, `make bench` and `make fuzz` then still work, because their scripts install what is missing
+# `make demo`, `make bench`, `make chaos` and `make fuzz` then still work, because their scripts install what is missing
 # and run make again in a private copy of the tree.
 
 all:
@@ -18,6 +18,7 @@ help:
 #: make demo            a long legal text through a chain
 #:                      (URL=... API=openai|anthropic KEY_FILE=... MODEL=...: on a real service)
 #: make bench           the figures (ROUNDS=3, FIGURES="session jobs faults")
+#: make chaos           jobs while workers, servers and models die (CHAOS_JOBS=2000, CHAOS_SECONDS=90, CHAOS_SEED=...)
 #: make fuzz            the decoders under AddressSanitizer (FUZZ_SECONDS=600)
 #: make unit            the tests that need no server
 #: make test-chroot     make test in a bare Debian (RELEASE=bookworm|trixie|sid)
@@ -26,7 +27,7 @@ help:
 #: make lint            what this project asks of its files and a compiler does not check
 #: make clean
 #:
-#: PG_CONFIG=...        another PostgreSQL; also for test, demo, bench and fuzz
+#: PG_CONFIG=...        another PostgreSQL; also for test, demo, bench, chaos and fuzz
 #: WERROR=1             warnings are errors     CC=clang, COPT=...  as in PostgreSQL
 #: ASAN=1               with AddressSanitizer   TESTING=1           internal functions visible to test/module
 #: BITCODE=1            also build LLVM bitcode (off: nothing here is worth inlining)
@@ -134,7 +135,7 @@ $(DATA_built): $(SQL_PARTS) chaincall.control Makefile
 # Tests and tools; the scripts do the work
 
 # The scripts get what was said on the command line by environment.
-export PG_CONFIG SUITES FUZZ_SECONDS ROUNDS FIGURES KEEP URL API KEY_FILE MODEL RELEASE
+export PG_CONFIG SUITES FUZZ_SECONDS ROUNDS FIGURES CHAOS_JOBS CHAOS_SECONDS CHAOS_SEED KEEP URL API KEY_FILE MODEL RELEASE
 
 test:
 	@MAKEFLAGS= test/run
@@ -144,6 +145,9 @@ demo:
 
 bench:
 	@MAKEFLAGS= test/bench/run
+
+chaos:
+	@MAKEFLAGS= test/chaos/run
 
 fuzz:
 	@MAKEFLAGS= SUITES=fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) test/run
@@ -194,4 +198,4 @@ clean-tests:
 	@! test -f test/modelserver/Makefile || $(MAKE) -s -C test/modelserver clean
 	@test -z "$(PGXS)" || ! test -f test/module/Makefile || $(MAKE) -s -C test/module clean
 
-.PHONY: all help install installcheck uninstall clean clean-tests test demo bench fuzz test-chroot test-upgrade test-upgrade-inside unit format format-check lint print-sql-parts print-released
+.PHONY: all help install installcheck uninstall clean clean-tests test demo bench chaos fuzz test-chroot test-upgrade test-upgrade-inside unit format format-check lint print-sql-parts print-released

@@ -320,6 +320,9 @@ fail_duty(Duty *duty)
 
 	MemoryContextSwitchTo(duty_context);
 	error = CopyErrorData();
+	/* a new process has some */
+	if (error->sqlerrcode == ERRCODE_OUT_OF_MEMORY)
+		PG_RE_THROW();
 	FlushErrorState();
 	queue_abort();
 	MemoryContextSwitchTo(duty_context);

@@ -16,8 +16,7 @@ use Test::More;
 use constant N => 8;
 
 my $models = ModelServer->new;
-# Services fail here half of the time and more: their circuits would open.
-my $node = jobs_node('jobs', "chaincall.breaker_failures = 0\nmax_prepared_transactions = 5\nwal_level = logical\nmax_wal_senders = 8\nmax_replication_slots = 8\n"
+my $node = jobs_node('jobs', "max_prepared_transactions = 5\nwal_level = logical\nmax_wal_senders = 8\nmax_replication_slots = 8\n"
 	  . "max_logical_replication_workers = 6\nchaincall.executor_idle = 2s\n");
 my $s = session($node);
 
