@@ -51,6 +51,8 @@ typedef struct CallSpec
 {
 	const CallRun *run;
 	const char *model;			/* logical name */
+	const char *const *fallback;	/* models tried next, NULL-terminated; NULL:
+									 * the model's own */
 	const char *path;			/* the step's run, for spans and the key */
 	CallForm	form;
 	const char *system;

@@ -82,8 +82,34 @@ heaviest_endpoint(const ModelInfo *model)
 	return heaviest;
 }
 
+/* The models that would be tried next. */
+static void
+push_fallback(JsonbParseState **state, const ModelInfo *model,
+			  const CallSpec *spec)
+{
+	const char *const *names = spec->fallback;
+	int			n = 0;
+
+	if (names == NULL)
+	{
+		names = (const char *const *) model->fallback;
+		n = model->nfallback;
+	}
+	else
+		while (names[n] != NULL)
+			n++;
+	if (n == 0)
+		return;
+	json_push_key(state, "fallback");
+	(void) pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < n; i++)
+		json_push(state, WJB_ELEM, json_text(names[i]));
+	(void) pushJsonbValue(state, WJB_END_ARRAY, NULL);
+}
+
 static Jsonb *
-request_json(const Route *route, const ApiWire *wire)
+request_json(const Route *route, const ApiWire *wire, const ModelInfo *model,
+			 const CallSpec *spec)
 {
 	JsonbParseState *state = NULL;
 	StringInfoData url;
@@ -92,6 +118,7 @@ request_json(const Route *route, const ApiWire *wire)
 	failure_redact(&url, wire->url.data, route->api_key);
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_text(&state, "model", route->model);
+	push_fallback(&state, model, spec);
 	push_text(&state, "server", route->server.name);
 	push_text(&state, "method", "POST");
 	push_text(&state, "url", url.data);
@@ -105,8 +132,8 @@ request_json(const Route *route, const ApiWire *wire)
 }
 
 /*
- * The request of a call by `userid`, not sent: {model, server, method, url,
- * headers, body}, keys as ***.  traceparent and Idempotency-Key are missing;
+ * The request of a call by `userid`, not sent: {model, fallback, server,
+ * method, url, headers, body}, keys as ***; fallback where there is one.  traceparent and Idempotency-Key are missing;
  * a run gives them.  Palloc'd.  Raises what call_start() raises, and what the
  * encoder does.
  */
@@ -122,5 +149,5 @@ call_render(Oid userid, const CallSpec *spec)
 	/* a model without endpoints is the catalog's to complain about */
 	route = catalog_route(model, heaviest_endpoint(model), userid);
 	attempt_encode(route, &request, spec->extra, &wire);
-	return request_json(route, &wire);
+	return request_json(route, &wire, model, spec);
 }

@@ -56,5 +56,6 @@ typedef struct ServerEntry
 
 extern ServerEntry *catalog_server_entry(const char *name);
 extern void catalog_server_copy(ServerInfo *to, const ServerInfo *from);
+extern void catalog_server_free(ServerInfo *server);
 
 #endif							/* CHAINCALL_CATALOG_CACHE_H */

@@ -469,6 +469,7 @@ render_model(const Step *step, Task *task, Env *env)
 	CallSpec   *call = &task->call;
 
 	call->model = model->name;
+	call->fallback = model->fallback;
 	call->path = task->path;
 	call->form = model->form;
 	if (model->form == CALL_MESSAGES)
