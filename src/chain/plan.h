@@ -81,6 +81,12 @@ typedef struct PlanOps
 						   const Jsonb *args, bool *null_for_strict);
 	Jsonb	   *(*result) (void *driver, const Definition *definition,
 						   Jsonb *output);
+
+	/*
+	 * What the task asks, for the error of a run that nothing catches (NULL:
+	 * not known), in the current memory context.  NULL: nobody wants it.
+	 */
+	Jsonb	   *(*asked) (void *driver, const Task *task);
 } PlanOps;
 
 typedef struct PlanOptions

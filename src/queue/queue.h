@@ -25,6 +25,12 @@
 
 /* ---- transactions (queue.c) ---- */
 
+/*
+ * Runs work(arg) for no more than chaincall.inline_timeout of CPU time; the
+ * error as data, or NULL.  Set by the process that applies actions.
+ */
+extern StepError *(*queue_bounded) (void (*work) (void *), void *arg, bool slow);
+
 extern void queue_settings_once(void);
 extern void queue_begin(void);
 extern void queue_commit(bool durable);
@@ -45,7 +51,16 @@ typedef struct ClaimedJob
 	int			deaths;
 	TimestampTz created_at;
 	TimestampTz expires_at;		/* DT_NOEND: never */
+	TimestampTz retried_at;		/* by a person, last; 0: never */
+	List	   *given;			/* of GivenInput; set by who claims */
 } ClaimedJob;
+
+/* What a person has given as the input of a step. */
+typedef struct GivenInput
+{
+	char	   *path;
+	Jsonb	   *input;
+} GivenInput;
 
 extern List *queue_claim(const BoardClaim *claims, int nclaims,
 						 uint64 incarnation, MemoryContext cxt);
@@ -85,14 +100,17 @@ typedef struct Checkpoint
 	char	   *path;
 	Jsonb	   *output;			/* NULL: no success yet */
 	int			failures;		/* highest try */
-	int			used;			/* of these, attempts that count as such */
+	int			used;			/* of these, attempts that count as such: since
+								 * a person had the job tried again */
 	TimestampTz last_ended;
 } Checkpoint;
 
 extern void queue_checkpoint(SpanRow **rows, int nrows, uint64 incarnation);
 extern Jsonb *queue_checkpoint_output(const pg_uuid_t *job, const char *path,
 									  MemoryContext cxt);
-extern List *queue_checkpoints(const pg_uuid_t *job, MemoryContext cxt);
+extern List *queue_checkpoints(const pg_uuid_t *job, TimestampTz retried_at,
+							   MemoryContext cxt);
+extern List *queue_given(const pg_uuid_t *job, MemoryContext cxt);
 
 /* ---- ends (finish.c) ---- */
 
@@ -102,6 +120,7 @@ typedef struct JobEnd
 	const char *state;			/* succeeded, failed, cancelled, waiting */
 	Jsonb	   *output;
 	Jsonb	   *error;
+	Jsonb	   *input;			/* of the step that failed; NULL: not known */
 	TimestampTz run_at;			/* of waiting */
 	int			deaths;			/* executors that died of it: it failed */
 	bool		done;			/* set by queue_finish(): written */

@@ -166,7 +166,9 @@ read_claim(Claimed *claimed)
 		if (job->held)
 			continue;
 		if (job->resumed)
-			checkpoints = queue_checkpoints(&job->id, scratch);
+			checkpoints = queue_checkpoints(&job->id, job->retried_at, scratch);
+		if (job->retried_at != 0)
+			job->given = queue_given(&job->id, scratch);
 		old = MemoryContextSwitchTo(scratch);
 		claimed->checkpoints = lappend(claimed->checkpoints, checkpoints);
 		MemoryContextSwitchTo(old);

@@ -144,6 +144,7 @@ typedef struct JobCheckpoint
 	Jsonb	   *output;			/* NULL: no success */
 	int			failures;		/* highest try stored */
 	int			used;			/* attempts used up */
+	Jsonb	   *given;			/* its input by a person; NULL: as rendered */
 } JobCheckpoint;
 
 extern Caller caller;
@@ -188,6 +189,7 @@ extern void job_saved(Job *job, int spans);
 extern void jobtask_start(Job *job, Task *task);
 extern bool jobtask_tell(Job *job);
 extern void jobtask_keep_checkpoints(Job *job, List *checkpoints);
+extern void jobtask_keep_given(Job *job, List *given);
 extern PinnedChain *jobtask_pinned(Job *job, const Definition *definition);
 extern void jobtask_list(JobTask *jt, dlist_head *head);
 extern void jobtask_ended(JobTask *jt);

@@ -238,6 +238,7 @@ job_begin(ClaimedJob *claimed, List *checkpoints)
 	job->air = air_enter(AIR_JOB, &job->id, claimed->owner, NULL,
 						 claimed->chain, NULL);
 	jobtask_keep_checkpoints(job, checkpoints);
+	jobtask_keep_given(job, claimed->given);
 	if (error == NULL)
 	{
 		job->pinned = known->pinned;
@@ -272,7 +273,10 @@ job_end_as(Job *job, const char *state, StepError *error)
 	JobEnd		end = {.job = job->id, .state = state};
 
 	if (error != NULL)
+	{
 		end.error = step_error_json(error);
+		end.input = error->input;
+	}
 	else
 		end.output = job->output;
 	/* a step may raise the SQLSTATE of that class itself */

@@ -16,6 +16,7 @@
 #include "base/shared.h"
 #include "base/value.h"
 #include "catalog/pg_type.h"
+#include "chain/plan_given.h"
 #include "common/hashfn.h"
 #include "text/helper.h"
 #include "utils/memutils.h"
@@ -76,6 +77,7 @@ need_checkpoint(Job *job, const char *path, int n)
 	own = MemoryContextStrdup(job->cxt, path);
 	kept = hash_search(job->checkpoints, &own, HASH_ENTER, NULL);
 	kept->output = NULL;
+	kept->given = NULL;
 	kept->failures = kept->used = 0;
 	return kept;
 }
@@ -95,6 +97,21 @@ jobtask_keep_checkpoints(Job *job, List *checkpoints)
 		kept->output = json_copy(job->cxt, from->output);
 		kept->failures = from->failures;
 		kept->used = from->used;
+	}
+}
+
+/* Keeps what a person has given as inputs, a List of GivenInput. */
+void
+jobtask_keep_given(Job *job, List *given)
+{
+	ListCell   *lc;
+
+	foreach(lc, given)
+	{
+		const GivenInput *from = lfirst(lc);
+
+		need_checkpoint(job, from->path, list_length(given))->given =
+			json_copy(job->cxt, from->input);
 	}
 }
 
@@ -367,6 +384,42 @@ run_helper(JobTask *jt)
 
 /* ---- what the plan is told ---- */
 
+typedef struct PrepareArg
+{
+	Job		   *job;
+	Task	   *task;
+	Jsonb	   *given;			/* by a person; NULL: as rendered */
+} PrepareArg;
+
+static void
+prepare_work(void *arg)
+{
+	PrepareArg *prepare = arg;
+
+	jobops_check_owner(prepare->job);
+	if (prepare->given != NULL)
+		plan_give_input(prepare->task, prepare->given);
+}
+
+static StepError *
+prepare(Job *job, Task *task, const JobCheckpoint *before)
+{
+	PrepareArg	arg = {job, task, before ? before->given : NULL};
+	MemoryContext old = MemoryContextSwitchTo(job->cxt);
+	StepError  *error = bounded_run(prepare_work, &arg, false);
+
+	MemoryContextSwitchTo(old);
+	return error;
+}
+
+/* A step that does something, rather than a wait or a conversion. */
+static bool
+has_input(const Task *task)
+{
+	return task->kind == TASK_MODEL || task->kind == TASK_SQL ||
+		task->kind == TASK_FUNCTION;
+}
+
 /* Starts the task, or ends it by what an earlier life has left. */
 void
 jobtask_start(Job *job, Task *task)
@@ -388,14 +441,12 @@ jobtask_start(Job *job, Task *task)
 		start_wait(jt, before);
 		return;
 	}
-	if (before != NULL && before->output != NULL &&
-		(task->kind == TASK_MODEL || task->kind == TASK_SQL ||
-		 task->kind == TASK_FUNCTION))
+	if (before != NULL && before->output != NULL && has_input(task))
 	{
 		plan_succeed(job->plan, task, before->output);
 		return;
 	}
-	error = bounded_run(jobops_check_owner, job, false);
+	error = prepare(job, task, has_input(task) ? before : NULL);
 	if (error != NULL)
 		plan_fail(job->plan, task, error);
 	else if (task->kind == TASK_MODEL)

@@ -30,6 +30,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "worker/caller.h"
 #include "worker/handover.h"
 #include "worker/worker.h"
 
@@ -192,6 +193,20 @@ alert_trouble(const Trouble *trouble)
 				trouble_hint(trouble->reason));
 }
 
+/* Those that stand open about other roles: their cause is gone. */
+static void
+close_troubles(const Trouble *troubles, int n)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	Oid		   *roles = palloc(Max(n, 1) * sizeof(Oid));
+
+	for (int i = 0; i < n; i++)
+		roles[i] = troubles[i].role;
+	queue_begin();
+	queue_close_alerts("executor", roles, n);
+	upkeep_commit(false, cxt);
+}
+
 static bool
 tell_troubles(void)
 {
@@ -218,6 +233,9 @@ tell_troubles(void)
 	}
 	if (news > 0)
 		upkeep_commit(true, cxt);
+	/* also the first time: what the last life has told may be over */
+	if (told == NULL || n < ntold + news)
+		close_troubles(troubles, n);
 	if (told != NULL)
 		pfree(told);
 	told = MemoryContextAlloc(TopMemoryContext, Max(n, 1) * sizeof(Trouble));
@@ -407,6 +425,7 @@ chaincall_maintainer_main(Datum arg)
 		proc_exit(0);
 	/* one table that somebody has locked is not to hold up what needs another */
 	SetConfigOption("lock_timeout", "100ms", PGC_SUSET, PGC_S_SESSION);
+	queue_bounded = bounded_run;
 	duty_context = AllocSetContextCreate(TopMemoryContext,
 										 "chaincall maintainer",
 										 ALLOCSET_DEFAULT_SIZES);

@@ -104,6 +104,7 @@ save_end(JobEnd *end, Oid owner)
 		pending->end.output = json_copy(cxt, end->output);
 	if (end->error)
 		pending->end.error = json_copy(cxt, end->error);
+	pending->end.input = json_copy(cxt, end->input);
 	MemoryContextSwitchTo(old);
 	dlist_push_tail(&ends, &pending->node);
 	nends++;
@@ -316,6 +317,7 @@ refuse_end(PendingEnd *pending, StepError *error)
 
 	pending->end.state = "failed";
 	pending->end.output = NULL;
+	pending->end.input = NULL;
 	pending->end.error = step_error_json(error);
 	MemoryContextSwitchTo(old);
 }
