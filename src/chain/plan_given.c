@@ -165,6 +165,11 @@ plan_given_output(const Step *step, const Jsonb *output, char **why)
 			else if (step->function->set)
 				*why = fault_of_rows(RETURNS_ROWS, output);
 			break;
+		case STEP_ASK:
+			fitting = ask_check(step->ask->shape, fitting, why);
+			if (fitting == NULL)
+				*why = psprintf("the answer does not fit: %s", *why);
+			break;
 		default:
 			*why = pstrdup("only model, sql, function and ask steps can be resolved");
 			break;

@@ -11,7 +11,6 @@
 #include "postgres.h"
 
 #include "base/ids.h"
-#include "base/json.h"
 #include "base/shared.h"
 #include "catalog/pg_type.h"
 #include "chain/local.h"
@@ -20,15 +19,8 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-/* An open question. */
-typedef struct Question
-{
-	Oid			to_role;		/* InvalidOid: the owner's members only */
-	Jsonb	   *returns;		/* NULL: a text */
-} Question;
-
 static const char question_sql[] =
-"SELECT q.to_role, q.returns FROM chaincall.question q WHERE q.job = $1 AND q.path = $2";
+"SELECT q.to_role FROM chaincall.question q WHERE q.job = $1 AND q.path = $2";
 
 static const char close_sql[] =
 "DELETE FROM chaincall.question q WHERE q.job = $1 AND q.path = $2";
@@ -51,8 +43,7 @@ run_on_step(SPIPlanPtr plan, const Action *action)
 
 typedef struct CheckArg
 {
-	const Step *step;			/* or: */
-	const Question *question;
+	const Step *step;
 	const Jsonb *output;
 	Jsonb	   *fitting;		/* NULL: it does not fit */
 	char	   *why;
@@ -62,40 +53,28 @@ static void
 check_work(void *arg)
 {
 	CheckArg   *check = arg;
-	Jsonb	   *returns;
-	JsonbValue	v;
 
-	if (check->question == NULL)
-	{
-		check->fitting = plan_given_output(check->step, check->output,
-										   &check->why);
-		return;
-	}
-	returns = check->question->returns;
-	if (returns == NULL)
-	{
-		check->fitting = unconstify(Jsonb *, check->output);
-		if (json_scalar(check->output, &v) && v.type == jbvString)
-			return;
-		check->fitting = NULL;
-		check->why = psprintf("the answer is a text, not %s",
-							  json_type_name(check->output));
-		return;
-	}
-	check->fitting = shape_check(shape_from_pin(returns, returns),
-								 check->output, &check->why);
-	if (check->fitting == NULL)
-		check->why = psprintf("the answer does not fit: %s", check->why);
+	check->fitting = plan_given_output(check->step, check->output, &check->why);
 }
 
-/* The output in the form that it is stored in; NULL and *why: it does not fit. */
+/*
+ * The output in the form that it is stored in, or NULL and *why: it cannot be
+ * the step's, or the step has one already.
+ */
 static Jsonb *
-fitting_output(const Action *action, const Step *step,
-			   const Question *question, char **why)
+fitting_output(const Action *action, const Target *target, const Step *step,
+			   char **why)
 {
-	CheckArg	check = {step, question, action->output, NULL, NULL};
-	StepError  *error = queue_bounded(check_work, &check, true);
+	CheckArg	check = {step, action->output, NULL, NULL};
+	StepError  *error;
 
+	if (!action_step_open(action, target))
+	{
+		*why = psprintf(step->kind == STEP_ASK ? "step %s is answered already" :
+						"step %s has succeeded already", action->step);
+		return NULL;
+	}
+	error = queue_bounded(check_work, &check, true);
 	/* what ran is given up: so is the subtransaction */
 	if (error != NULL)
 		step_error_throw(error);
@@ -114,13 +93,15 @@ span_kind(const Step *step)
 			return "model";
 		case STEP_SQL:
 			return "sql";
+		case STEP_ASK:
+			return "ask";
 		default:
 			return "function";
 	}
 }
 
 static void
-store(const Action *action, const Target *target, const char *kind,
+store(const Action *action, const Target *target, const Step *step,
 	  Jsonb *output)
 {
 	SpanRow		row = {0};
@@ -130,7 +111,7 @@ store(const Action *action, const Target *target, const char *kind,
 	row.owner = target->owner;
 	row.path = action->step;
 	row.id = ids_span();
-	row.kind = kind;
+	row.kind = span_kind(step);
 	row.started_at = row.ended_at = GetCurrentTimestamp();
 	row.tokens_in = row.tokens_out = -1;
 	row.attempt = 1;
@@ -153,22 +134,20 @@ resolve_failed(const Action *action, const Target *target, Effects *effects)
 		return action_refuse(action, action_time_is_up(target));
 	if (step == NULL)
 		return action_refuse(action, why);
-	if (!action_step_open(action, target))
-		return action_refuse(action, psprintf("step %s has succeeded already",
-											  action->step));
-	output = fitting_output(action, step, NULL, &why);
+	output = fitting_output(action, target, step, &why);
 	if (output == NULL)
 		return action_refuse(action, why);
 	if (!action_lock_letters(&action->subject, &letters))
 		return false;
-	store(action, target, span_kind(step), output);
+	store(action, target, step, output);
 	return action_requeue(action, target, letters, effects);
 }
 
 /* ---- a question ---- */
 
+/* Whom the open question of the action's path is for; false: there is none. */
 static bool
-read_question(const Action *action, Question *question)
+read_question(const Action *action, Oid *role)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid			types[] = {UUIDOID, TEXTOID};
@@ -179,10 +158,32 @@ read_question(const Action *action, Question *question)
 	if (SPI_processed == 0)
 		return false;
 	datum = upkeep_column(0, 1, &isnull);
-	question->to_role = isnull ? InvalidOid : DatumGetObjectId(datum);
-	datum = upkeep_column(0, 2, &isnull);
-	question->returns = isnull ? NULL : DatumGetJsonbPCopy(datum);
+	*role = isnull ? InvalidOid : DatumGetObjectId(datum);
 	return true;
+}
+
+/* Whom the step asks, come to or not, as far as its chain says so outright. */
+static Oid
+asked_role(const Action *action, const Target *target)
+{
+	char	   *why;
+	const Step *step = action_find_step(action, target, &why);
+
+	if (step == NULL || step->kind != STEP_ASK || step->ask->to == NULL ||
+		!template_is_constant(step->ask->to))
+		return InvalidOid;
+	return get_role_oid(template_text(step->ask->to, NULL, NULL), true);
+}
+
+/* May the author answer though the job is none of his? */
+static bool
+is_asked(const Action *action, const Target *target)
+{
+	Oid			role;
+
+	if (!read_question(action, &role))
+		role = asked_role(action, target);
+	return OidIsValid(role) && has_privs_of_role(action->author, role);
 }
 
 static void
@@ -218,44 +219,30 @@ wake(const Action *action, const Target *target, Effects *effects)
 					  DatumGetTimestampTz(upkeep_column(0, 2, &isnull)));
 }
 
+/*
+ * Of a job that has not ended only asks can be answered, those too that it has
+ * not come to yet.
+ */
 static bool
-answer(const Action *action, const Target *target, const Question *question,
-	   Effects *effects)
+resolve_unfinished(const Action *action, const Target *target,
+				   Effects *effects)
 {
 	char	   *why;
-	Jsonb	   *output = fitting_output(action, NULL, question, &why);
+	const Step *step = action_find_step(action, target, &why);
+	Jsonb	   *output;
 
+	if (step == NULL)
+		return action_refuse(action, why);
+	if (step->kind != STEP_ASK)
+		return action_refuse(action, psprintf("the job has not failed: it is %s, and only asks of it can be answered",
+											  target->state));
+	output = fitting_output(action, target, step, &why);
 	if (output == NULL)
 		return action_refuse(action, why);
-	store(action, target, "ask", output);
+	store(action, target, step, output);
 	close_question(action);
 	wake(action, target, effects);
 	return action_done(action, NULL);
-}
-
-/* Of a job that has not ended. */
-static bool
-resolve_unfinished(const Action *action, const Target *target, bool owns,
-				   Effects *effects)
-{
-	Question	question;
-
-	if (read_question(action, &question))
-	{
-		if (!owns && !(OidIsValid(question.to_role) &&
-					   has_privs_of_role(action->author, question.to_role)))
-			return action_no_job(action);
-		return answer(action, target, &question, effects);
-	}
-	if (!owns)
-		return action_no_job(action);
-	if (!action_step_open(action, target))
-		return action_refuse(action, psprintf("step %s is answered already",
-											  action->step));
-	return action_refuse(action, psprintf("the job has not failed: it is %s, and asks nothing at \"%.*s\"",
-										  target->state,
-										  Min((int) strlen(action->step), 200),
-										  action->step));
 }
 
 /* resolve(job, step, output) */
@@ -264,17 +251,16 @@ action_resolve(const Action *action, Effects *effects)
 {
 	const pg_uuid_t *job = &action->subject;
 	Target		target;
-	bool		owns;
 
 	if (!action_target(job, false, &target))
 		return action_no_job(action);
 	if (!action_target(job, true, &target))
 		return false;
-	owns = has_privs_of_role(action->author, target.owner);
-	if (!action_has_ended(&target))
-		return resolve_unfinished(action, &target, owns, effects);
-	if (!owns)
+	if (!has_privs_of_role(action->author, target.owner) &&
+		(action_has_ended(&target) || !is_asked(action, &target)))
 		return action_no_job(action);
+	if (!action_has_ended(&target))
+		return resolve_unfinished(action, &target, effects);
 	if (strcmp(target.state, "failed") != 0)
 		return action_refuse_ended(action, &target);
 	return resolve_failed(action, &target, effects);

@@ -54,6 +54,16 @@ static const char close_sql[] =
 "DELETE FROM chaincall.alert a WHERE a.acknowledged_at IS NULL AND a.kind = $1 AND a.job IS NULL"
 " AND a.owner <> ALL ($2)";
 
+static const char untold_sql[] =
+"SELECT a.id, a.created_at, a.job, a.kind FROM chaincall.alert a"
+" WHERE a.told_at IS NULL AND a.acknowledged_at IS NULL AND (a.created_at, a.id) > ($1, $2)"
+" ORDER BY a.created_at, a.id LIMIT $3";
+
+static const char mark_sql[] =
+"UPDATE chaincall.alert u SET told_at = pg_catalog.clock_timestamp()"
+" FROM pg_catalog.unnest($1) AS e(id), LATERAL (SELECT a.id FROM chaincall.alert a WHERE a.id = e.id FOR UPDATE SKIP LOCKED) l"
+" WHERE u.id = l.id";
+
 /* The transaction that has something to tell, by its start; 0: none. */
 static TimestampTz telling_since = 0;
 
@@ -211,4 +221,62 @@ queue_close_alerts(const char *kind, const Oid *owners, int n)
 	if (SPI_execute_with_args(close_sql, 2, types, values, NULL, false,
 							  0) != SPI_OK_DELETE)
 		elog(ERROR, "could not delete alerts");
+}
+
+/* ---- chaincall.alert_server ---- */
+
+/*
+ * The next alerts to be told, at most so many behind that place (NULL: from
+ * the oldest on): a List of UntoldAlert in cxt.  In the caller's transaction
+ * of queue_begin(), as the next.
+ */
+List *
+queue_untold(const AlertPlace *after, int most, MemoryContext cxt)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {TIMESTAMPTZOID, UUIDOID, INT4OID};
+	AlertPlace	start = {DT_NOBEGIN, {{0}}};
+	Datum		values[3];
+	List	   *alerts = NIL;
+	MemoryContext old;
+
+	if (after == NULL)
+		after = &start;
+	values[0] = TimestampTzGetDatum(after->created_at);
+	values[1] = UUIDPGetDatum(&after->id);
+	values[2] = Int32GetDatum(most);
+	if (SPI_execute_plan(local_plan(&plan, untold_sql, 3, types), values, NULL,
+						 false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for alerts");
+	old = MemoryContextSwitchTo(cxt);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		UntoldAlert *alert = palloc0(sizeof(UntoldAlert));
+		bool		isnull;
+		Datum		job;
+
+		alert->place.id = *DatumGetUUIDP(upkeep_column(i, 1, &isnull));
+		alert->place.created_at = DatumGetTimestampTz(upkeep_column(i, 2, &isnull));
+		job = upkeep_column(i, 3, &isnull);
+		alert->has_job = !isnull;
+		if (!isnull)
+			alert->job = *DatumGetUUIDP(job);
+		alert->kind = TextDatumGetCString(upkeep_column(i, 4, &isnull));
+		alerts = lappend(alerts, alert);
+	}
+	MemoryContextSwitchTo(old);
+	return alerts;
+}
+
+/* Notes that those are told; one that somebody has locked is told again. */
+void
+queue_mark_told(const pg_uuid_t *alerts, int n)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {UUIDARRAYOID};
+	Datum		values[] = {upkeep_id_array(alerts, n)};
+
+	if (SPI_execute_plan(local_plan(&plan, mark_sql, 1, types), values, NULL,
+						 false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not mark alerts");
 }

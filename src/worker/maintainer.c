@@ -21,6 +21,7 @@
 #include "base/shared.h"
 #include "base/trouble.h"
 #include "commands/extension.h"
+#include "http/http.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "queue/queue.h"
@@ -32,6 +33,7 @@
 #include "utils/timestamp.h"
 #include "worker/caller.h"
 #include "worker/handover.h"
+#include "worker/webhook.h"
 #include "worker/worker.h"
 
 PGDLLEXPORT void chaincall_maintainer_main(Datum arg);
@@ -245,14 +247,16 @@ tell_troubles(void)
 	return false;
 }
 
-/* promote's turns come from next_due; see due_at(). */
+/* promote's turns come from next_due, telling's from webhook.c; see due_at(). */
 enum
 {
-	DUTY_PROMOTE = 0
+	DUTY_PROMOTE = 0,
+	DUTY_TELL = 1
 };
 
 static Duty duties[] = {
 	[DUTY_PROMOTE] = {"queueing jobs that are due", promote, 0, 0, 0, false},
+	[DUTY_TELL] = {"telling of alerts", webhook_run, 0, 0, 0, false},
 	{"recovering jobs of dead workers", recover, 0, MINUTE, 20, true},
 	{"applying actions", apply_actions, 0, SECOND, 2, true},
 	{"letting go of jobs that were held", let_go, 0, SECOND, 20, true},
@@ -354,7 +358,11 @@ promotion_due(const Duty *duty, int64 now)
 static int64
 due_at(const Duty *duty, int64 now)
 {
-	return duty == &duties[DUTY_PROMOTE] ? promotion_due(duty, now) : duty->due;
+	if (duty == &duties[DUTY_PROMOTE])
+		return promotion_due(duty, now);
+	if (duty == &duties[DUTY_TELL])
+		return Max(webhook_due(), duty->rested);
+	return duty->due;
 }
 
 /* Somebody wants the duties that can be told of; they rest first. */
@@ -438,7 +446,10 @@ chaincall_maintainer_main(Datum arg)
 		if (!run_due())
 			break;
 		pgstat_report_activity(STATE_IDLE, NULL);
-		worker_sleep(sleep_ms());
+		if (webhook_in_flight())
+			(void) http_turn(clock_us() + sleep_ms() * MS);
+		else
+			worker_sleep(sleep_ms());
 	}
 	proc_exit(0);
 }
