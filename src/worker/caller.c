@@ -330,7 +330,10 @@ take_messages(void)
 	MessageKind kind;
 
 	while (message_take(&id, &kind))
-		job_interrupt(&id, kind == MESSAGE_EXPIRE);
+	{
+		if (kind != MESSAGE_ANSWER)
+			job_interrupt(&id, kind == MESSAGE_EXPIRE);
+	}
 }
 
 static void
