@@ -70,7 +70,7 @@ static const char settle_sql[] =
 static const char cancel_sql[] =
 "WITH picked AS MATERIALIZED (SELECT q.id FROM chaincall.job q"
 "  WHERE q.id = $1 AND q.state IN ('queued', 'waiting') FOR UPDATE SKIP LOCKED)"
-" UPDATE chaincall.job u SET state = 'cancelled', error = $2, worker = NULL, finished_at = pg_catalog.clock_timestamp()"
+" UPDATE chaincall.job u SET state = 'cancelled', error = $2, worker = NULL, waits_on = NULL, finished_at = pg_catalog.clock_timestamp()"
 " FROM picked p WHERE u.id = p.id RETURNING u.id, u.owner, u.started_at IS NULL";
 
 static void

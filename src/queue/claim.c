@@ -29,7 +29,7 @@ static const char claim_sql[] =
 " started_at = coalesce(u.started_at, pg_catalog.clock_timestamp())"
 " FROM picked p WHERE u.id = p.id"
 " RETURNING u.id, u.owner, u.rank, u.chain, u.definition, u.input, p.started_at IS NOT NULL,"
-" u.deaths, u.created_at, u.expires_at";
+" u.deaths, u.created_at, u.expires_at, u.deadlines";
 
 static const char definition_sql[] =
 "SELECT body FROM chaincall.definition WHERE sha256 = $1 LIMIT 1";
@@ -66,6 +66,7 @@ read_job(HeapTuple tuple, TupleDesc desc)
 {
 	ClaimedJob *job = palloc0(sizeof(ClaimedJob));
 	bytea	   *hash;
+	Datum		deadlines;
 	bool		isnull;
 
 	job->id = *DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull));
@@ -82,6 +83,9 @@ read_job(HeapTuple tuple, TupleDesc desc)
 	job->expires_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 10, &isnull));
 	if (isnull)
 		job->expires_at = DT_NOEND;
+	deadlines = SPI_getbinval(tuple, desc, 11, &isnull);
+	if (!isnull)
+		job->deadlines = DatumGetJsonbPCopy(deadlines);
 	return job;
 }
 

@@ -4,7 +4,8 @@
  *
  * A task of a path whose checkpoint was read back ends at once.  A model call
  * starts as soon as the plan asks for it; statements and functions go to
- * joborder.c; waits and chaincall's own helpers are seen to here.
+ * joborder.c, questions to jobask.c; waits and chaincall's own helpers are seen
+ * to here.
  *
  * Nothing is told to a plan from within a callback: what comes is put on
  * job->ended, and the plan hears of it when the job has its turn.
@@ -62,8 +63,9 @@ jobtask_pinned(Job *job, const Definition *definition)
 
 /* ---- lists ---- */
 
-static void
-unlist(JobTask *jt)
+/* The task is in no list of its job's any more. */
+void
+jobtask_unlist(JobTask *jt)
 {
 	if (jt->listed)
 		dlist_delete(&jt->node);
@@ -74,13 +76,16 @@ unlist(JobTask *jt)
 		jt->job->nwaits--;
 	}
 	jt->waiting = false;
+	if (jt->asking)
+		jt->job->nasks--;
+	jt->asking = false;
 }
 
 /* The task is in that list of its job's, and in no other any more. */
 void
 jobtask_list(JobTask *jt, dlist_head *head)
 {
-	unlist(jt);
+	jobtask_unlist(jt);
 	dlist_push_tail(head, &jt->node);
 	jt->listed = true;
 }
@@ -221,7 +226,7 @@ jobtask_end_waits(Job *job)
 			window_ready(job);
 			return;
 		}
-		unlist(jt);
+		jobtask_unlist(jt);
 		plan_succeed(job->plan, jt->task, jt->task->params[0]);
 	}
 }
@@ -322,6 +327,14 @@ jobtask_start(Job *job, Task *task)
 		plan_succeed(job->plan, task, before->output);
 		return;
 	}
+	if (task->kind == TASK_ASK)
+	{
+		jobask_start(jt, before ? before->output : NULL);
+		return;
+	}
+	/* too late, and nothing of it is stored: the plan gives it up next */
+	if (job->catching_up && task->deadline_us <= clock_us())
+		return;
 	error = bounded_run(jobops_check_owner, job, false);
 	if (error != NULL)
 		plan_fail(job->plan, task, error);
@@ -369,7 +382,7 @@ jobtask_tell(Job *job)
 			window_ready(job);
 			break;
 		}
-		unlist(jt);
+		jobtask_unlist(jt);
 		if (jt != job->conversion)
 		{
 			tell(job, jt);
@@ -405,6 +418,8 @@ jobtask_drop(JobTask *jt)
 		handover_cancel(jt->ticket);
 		job->norders--;
 	}
+	else if (jt->task->kind == TASK_ASK)
+		jobask_drop(jt);
 	else if (jt->listed && jt->task->kind != TASK_WAIT &&
 			 jt->output == NULL && jt->error == NULL)
 		job->norders--;			/* held */
@@ -412,5 +427,5 @@ jobtask_drop(JobTask *jt)
 	jt->ticket = NULL;
 	air_leave(jt->air);
 	jt->air = NULL;
-	unlist(jt);
+	jobtask_unlist(jt);
 }
