@@ -8,6 +8,7 @@
 #include "base/settings.h"
 #include "base/shared.h"
 #include "base/trouble.h"
+#include "call/health.h"
 #include "fmgr.h"
 #include "http/network.h"
 #include "miscadmin.h"
@@ -41,6 +42,7 @@ static const struct
 	{trouble_size, trouble_init},
 	{handover_size, handover_init},
 	{stats_size, stats_init},
+	{health_size, health_init},
 	{air_size, air_init},
 };
 

@@ -55,7 +55,7 @@ COMMENT ON COLUMN model.kind IS 'chat, embedding, rerank, image, audio or json: 
 COMMENT ON COLUMN model.params IS 'Defaults of a step''s params: temperature, top_p, max_tokens, stop, seed, reasoning';
 COMMENT ON COLUMN model.retry IS 'Number of repetitions, or {attempts, first, factor, max}; null: five attempts, 1 s, 2, 30 s';
 COMMENT ON COLUMN model.timeout IS 'Of a call with all its attempts; null: the server''s';
-COMMENT ON COLUMN model.fallback IS 'Models that are tried next when this one fails; the names are not checked here';
+COMMENT ON COLUMN model.fallback IS 'Models that are tried next, in this order, when this one cannot answer; the names are not checked here';
 COMMENT ON COLUMN model.paused IS 'Calls are refused while this is true';
 
 CREATE TABLE endpoint (

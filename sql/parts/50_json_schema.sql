@@ -50,14 +50,16 @@ BEGIN ATOMIC
                 "description": "The same as a JSON Schema, draft 2020-12."},
             "reask": {"type": "integer", "minimum": 0, "default": 1,
                 "description": "How often an answer that does not fit goes back to the model. Goes with returns or schema."},
-            "retry": {"$ref": "#/$defs/retry", "description": "Repetitions when a call fails for the moment. Default: the model's."}
+            "retry": {"$ref": "#/$defs/retry", "description": "Repetitions when a call fails for the moment. Default: the model's."},
+            "fallback": {"anyOf": [{"$ref": "#/$defs/model_name"}, {"type": "array", "uniqueItems": true, "items": {"$ref": "#/$defs/model_name"}}],
+                "description": "Models that are tried next, in this order, when this one cannot answer. Default: the model's."}
          } $json$::jsonb, $json$ {
             "oneOf": [
                 {"required": ["prompt"]},
                 {"required": ["messages"]},
                 {"required": ["input"], "not": {"required": ["system"]}},
                 {"required": ["request"], "not": {"anyOf": [{"required": ["system"]}, {"required": ["params"]}, {"required": ["extra"]},
-                    {"required": ["returns"]}, {"required": ["schema"]}, {"required": ["reask"]}]}}
+                    {"required": ["returns"]}, {"required": ["schema"]}, {"required": ["reask"]}, {"required": ["fallback"]}]}}
             ],
             "not": {"required": ["returns", "schema"]},
             "if": {"required": ["reask"]},

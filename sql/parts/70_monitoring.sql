@@ -10,7 +10,8 @@ CREATE FUNCTION stat_entries(by_model boolean, OUT model text, OUT version text,
         OUT rate double precision, OUT succeeded bigint, OUT transient bigint, OUT throttled bigint, OUT permanent bigint, OUT invalid bigint,
         OUT content bigint, OUT too_large bigint, OUT timeout bigint, OUT cancelled bigint, OUT mean_ms double precision, OUT p50_ms double precision,
         OUT p99_ms double precision, OUT first_byte_p50_ms double precision, OUT first_byte_p99_ms double precision, OUT tokens_in bigint,
-        OUT tokens_out bigint, OUT last_attempt_at timestamptz, OUT last_failure_at timestamptz, OUT last_failure text, OUT since timestamptz)
+        OUT tokens_out bigint, OUT last_attempt_at timestamptz, OUT last_failure_at timestamptz, OUT last_failure text, OUT since timestamptz,
+        OUT breaker text, OUT breaker_since timestamptz, OUT cooling_until timestamptz)
         RETURNS SETOF record
     LANGUAGE c STRICT VOLATILE ROWS 20 AS 'MODULE_PATHNAME', 'chaincall_stat_entries';
 COMMENT ON FUNCTION stat_entries(boolean) IS 'what the views stat_model and stat_endpoint are made of';
@@ -57,7 +58,7 @@ SELECT j.id, j.chain, pg_catalog.pg_get_userbyid(j.owner) AS owner, j.state,
          THEN pg_catalog.clock_timestamp()
             + (pg_catalog.clock_timestamp() - a.since) * ((a.steps_known - a.steps_done)::double precision / a.steps_done) END AS expected_finish,
     CASE j.state WHEN 'queued' THEN 'a worker'
-         WHEN 'waiting' THEN CASE WHEN j.waits_on IS NULL THEN 'time' WHEN j.waits_on = 'answer' THEN 'an answer' ELSE j.waits_on END
+         WHEN 'waiting' THEN CASE WHEN j.waits_on = 'answer' THEN 'an answer' ELSE coalesce(j.waits_on || ' to be resumed', 'time') END
          WHEN 'running' THEN coalesce(a.doing,
              CASE WHEN a.job IS NULL THEN NULL
                   WHEN EXISTS (SELECT FROM chaincall.question q WHERE q.job = j.id) THEN 'an answer'
@@ -133,7 +134,8 @@ COMMENT ON VIEW stat_model IS 'model calls of this database by model, since the 
 
 CREATE VIEW stat_endpoint AS
 SELECT model, version, server, attempts, in_flight, rate, succeeded, transient, throttled, permanent, invalid, content, too_large, timeout, cancelled,
-    mean_ms, p50_ms, p99_ms, first_byte_p50_ms, first_byte_p99_ms, tokens_in, tokens_out, last_attempt_at, last_failure_at, last_failure, since
+    mean_ms, p50_ms, p99_ms, first_byte_p50_ms, first_byte_p99_ms, tokens_in, tokens_out, last_attempt_at, last_failure_at, last_failure,
+    breaker, breaker_since, cooling_until, since
 FROM chaincall.stat_entries(false);
 COMMENT ON VIEW stat_endpoint IS 'model calls of this database by endpoint, since the server''s start or stat_reset(); sessions and workers alike. Quantiles are off by at most 1/32 (3.2 %)';
 
@@ -171,6 +173,9 @@ BEGIN
             ('last_attempt_at', 'when an attempt was begun last'),
             ('last_failure_at', 'when an attempt failed last'),
             ('last_failure', 'class of that failure'),
+            ('breaker', 'closed; open: the endpoint fails and is not asked; half-open: one call is let pass to see whether it answers again'),
+            ('breaker_since', 'since when; of half-open, since when it is not closed'),
+            ('cooling_until', 'until when a key is not used there, because the service throttled or refused it; the latest of any key'),
             ('since', 'when counting began')) AS c (name, meaning)
         JOIN pg_catalog.pg_attribute a ON a.attname = c.name
             AND a.attrelid IN ('chaincall.stat_model'::pg_catalog.regclass, 'chaincall.stat_endpoint'::pg_catalog.regclass)

@@ -17,6 +17,10 @@ int			setting_max_depth = 16;
 int			setting_max_spans = 20000;
 int			setting_inline_timeout = 50;
 char	   *setting_allowed_networks = NULL;
+int			setting_breaker_failures = 50;
+int			setting_breaker_volume = 10;
+int			setting_breaker_window_ms = 10000;
+int			setting_breaker_rest_ms = 1000;
 int			setting_max_databases = 64;
 int			setting_max_owners = 4096;
 int			setting_max_activity = 16384;
@@ -71,6 +75,31 @@ define_shared(void)
 							"Models and endpoints that statistics are kept of.",
 							NULL, &setting_max_stats, 512, 16, 100000,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+}
+
+/* All processes must judge alike, so these are the whole server's. */
+static void
+define_breakers(void)
+{
+	DefineCustomIntVariable("chaincall.breaker_failures",
+							"Percent of failures that takes an endpoint out of use for a rest.",
+							"0 turns circuit breakers off.",
+							&setting_breaker_failures, 50, 0, 100,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.breaker_volume",
+							"Attempts that must have ended before an endpoint can be judged.",
+							NULL, &setting_breaker_volume, 10, 1, 1000000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.breaker_window",
+							"How long the outcome of an attempt counts for its endpoint.",
+							NULL, &setting_breaker_window_ms, 10000, 100,
+							3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.breaker_rest",
+							"First rest of an endpoint that fails.",
+							"Each failed probe doubles it, up to thirty times as long.",
+							&setting_breaker_rest_ms, 1000, 10, 3600 * 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 }
 
 static void
@@ -197,6 +226,7 @@ settings_define(GucStringCheckHook check_networks)
 							   GUC_LIST_INPUT | GUC_SUPERUSER_ONLY,
 							   check_networks, NULL, NULL);
 	define_shared();
+	define_breakers();
 	define_workers();
 	define_jobs();
 	MarkGUCPrefixReserved("chaincall");

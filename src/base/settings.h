@@ -18,6 +18,12 @@ extern int	setting_max_spans;	/* spans kept of a run in a session */
 extern int	setting_inline_timeout; /* ms of one expression's evaluation */
 extern char *setting_allowed_networks;	/* exceptions to refused addresses */
 
+/* circuit breakers */
+extern int	setting_breaker_failures;	/* percent that opens one; 0: off */
+extern int	setting_breaker_volume; /* of so many attempts at least */
+extern int	setting_breaker_window_ms;	/* that ended within this */
+extern int	setting_breaker_rest_ms;	/* the first rest */
+
 /* shared memory, fixed at the server's start */
 extern int	setting_max_databases;	/* with the extension */
 extern int	setting_max_owners; /* roles with unfinished jobs, all databases */

@@ -340,12 +340,17 @@ find_database(Oid database)
 	return NULL;
 }
 
-/* The database's slot, or NULL.  Slots do not move; oid may be set free. */
+/*
+ * The database's slot, or NULL, also where the library was not preloaded.
+ * Slots do not move; oid may be set free.
+ */
 DatabaseSlot *
 database_slot(Oid database)
 {
 	DatabaseSlot *slot;
 
+	if (shared == NULL)
+		return NULL;
 	LWLockAcquire(shared->lock, LW_SHARED);
 	slot = find_database(database);
 	LWLockRelease(shared->lock);

@@ -5,26 +5,29 @@
  * A call is a state machine; an arrow is a function of this file.
  *
  *	 call_start
- *	     │ enqueue
+ *	     │ take_way
  *	     ▼       call_send             call_answered            succeed, fail
  *	  WAITING ─────────────► IN_FLIGHT ─────────────► ANSWERED ─────────────► DONE
  *	   │ ▲ ▲                     │                    │  │  │                 ▲ │
  *	   │ │ └── ask_again ────────┼────────────────────┘  │  └── retry ──┐     │ │
- *	   │ │     try_other_server ─┼───────────────────────┘             ▼     │ │
+ *	   │ ├──── next_model ───────┼───────────────────────┘             ▼     │ │
  *	   │ └──── call_wake ────────┼───────────────────────────────── BACKOFF  │ │
- *	   └──── call_expire ────────┴── call_expire ────────────────────────────┘ │
+ *	   └──── call_late ──────────┴── call_late ──────────────────────────────┘ │
  *	                                                                           ▼
  *	                                             call_deliver: the callback, GONE
  *
- * Which of the ways out of ANSWERED is taken is decided in call_judge().
+ * Which of the ways out of ANSWERED is taken is decided in call_judge().  Where
+ * a call goes is call_way.c's to say: WAITING at an endpoint, or BACKOFF until
+ * there is one.  At every arrow into WAITING it may be another model's.
  *
  * Time: a step's timeout counts from call_start(), because it is a promise to
  * whoever called the chain.  The model's or server's timeout counts from when
  * the call is first sent, because it is what we expect of the service, which
  * has no part in our waiting for a slot: of 5,000 calls at a server that
  * takes four at a time most would otherwise be late before they are asked.
- * Both bound all attempts, waits and re-asked answers together, and both are
- * judged only when http_turn() finds nothing more to hand over: an answer that
+ * Both bound all attempts, waits, re-asked answers and models together.  Within
+ * them a model that has others behind it has a share, and an attempt the
+ * server's attempt_timeout.  All are judged only when http_turn() finds nothing more to hand over: an answer that
  * lay in its socket while a query ran is not late.
  *
  * Memory: a context per call, deleted when its callback has returned.  A call
@@ -37,15 +40,17 @@
 #include "base/json.h"
 #include "call/call_internal.h"
 #include "common/pg_prng.h"
-#include "mb/pg_wchar.h"
+#include "policy/reset.h"
 #include "utils/memutils.h"
 
-/* Bytes of an unfit answer that go back to the model. */
-#define MAX_ANSWER_BACK (32 * 1024)
+/* How long others do not use a key that was refused, if they need not. */
+#define REFUSED_US INT64CONST(5000000)
 
 /* A call's context: small from the start, but not many blocks for a long text. */
 #define CALL_CONTEXT_SIZES \
 	ALLOCSET_SMALL_MINSIZE, ALLOCSET_SMALL_INITSIZE, (64 * 1024)
+
+static void expire(Call *call);
 
 static ServerQueue *
 find_queue(CallGroup *group, Oid server)
@@ -75,12 +80,18 @@ forget_deadline(Call *call)
 	call->has_deadline = false;
 }
 
+/* Files the call under the first of its times. */
 static void
-set_deadline(Call *call, int64 deadline_us)
+set_due(Call *call)
 {
+	int64		due = Min(call->deadline_us,
+						  Min(call->share_us, call->attempt_end_us));
+
+	if (call->has_deadline && call->due_us == due)
+		return;
 	forget_deadline(call);
-	call->deadline_us = deadline_us;
-	if (deadline_us == CLOCK_NEVER)
+	call->due_us = due;
+	if (due == CLOCK_NEVER)
 		return;
 	pairingheap_add(call->group->deadlines, &call->deadline_node);
 	call->has_deadline = true;
@@ -105,7 +116,9 @@ leave_state(Call *call, ErrorClass cls, const char *message)
 			dlist_delete(&call->node);
 			group->nflying--;
 			if (call->exchange != NULL)
-				attempt_abandon(call, cls, message);
+				attempt_abandon(call, cls, message,
+								cls == CLASS_TRANSIENT ? BREAKER_FAILED :
+								BREAKER_UNKNOWN);
 			break;
 		case CALL_BACKOFF:
 			pairingheap_remove(group->sleeping, &call->sleeping_node);
@@ -159,7 +172,7 @@ static void
 fail(Call *call, StepError *error)
 {
 	call->output = NULL;
-	call->error = error;
+	call->error = failure_after_others(call, error);
 	finish(call);
 }
 
@@ -173,12 +186,31 @@ fail_as_answered(Call *call)
 	MemoryContextSwitchTo(old);
 }
 
-/* WAITING → DONE: the encoder has refused; called by attempt_send() */
+/* → BACKOFF */
+static void
+sleep_until(Call *call, int64 wake_us)
+{
+	Assert(call->state == CALL_STARTING);
+	call->wake_us = wake_us;
+	call->state = CALL_BACKOFF;
+	pairingheap_add(call->group->sleeping, &call->sleeping_node);
+}
+
+/*
+ * WAITING → DONE: the encoder has refused; called by attempt_send().  What a
+ * fallback's api has not is no matter where there is another one.
+ */
 void
 call_refused(Call *call, StepError *error)
 {
 	Assert(call->state == CALL_STARTING);
-	fail(call, error);
+	if (call->at > 0 && way_more_models(call))
+	{
+		way_leave_model(call, error);
+		sleep_until(call, clock_us());
+	}
+	else
+		fail(call, error);
 }
 
 /* → WAITING, at the end of the server's queue */
@@ -206,13 +238,14 @@ start_budget(Call *call, int64 now_us)
 	if (call->budget_ms <= 0)
 		return;
 	deadline = now_us + (int64) call->budget_ms * 1000;
-	if (deadline < call->step_deadline_us)
-		set_deadline(call, deadline);
+	call->deadline_us = Min(deadline, call->step_deadline_us);
+	way_share_time(call, now_us);
+	set_due(call);
 }
 
 /*
- * WAITING → IN_FLIGHT (or DONE, when it is late or the encoder refuses).  When
- * sending raises (out of memory) the call is ANSWERED, to be tried again: the
+ * WAITING → IN_FLIGHT (DONE, when it is late or the encoder refuses; BACKOFF,
+ * when its way is barred by now).  When sending raises (out of memory) the call is ANSWERED, to be tried again: the
  * error may be caught by whoever started another one.
  */
 void
@@ -223,10 +256,15 @@ call_send(Call *call)
 	Assert(call->state == CALL_WAITING);
 	if (now >= call->deadline_us)
 	{
-		call_expire(call);
+		expire(call);
 		return;
 	}
 	leave_state(call, CLASS_NONE, NULL);
+	if (!attempt_enter(call))
+	{
+		sleep_until(call, now);
+		return;
+	}
 	start_budget(call, now);
 	PG_TRY();
 	{
@@ -240,8 +278,9 @@ call_send(Call *call)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	if (call->state == CALL_DONE)
-		return;
+	if (call->state != CALL_STARTING)
+		return;					/* it was refused */
+	set_due(call);
 	call->state = CALL_IN_FLIGHT;
 	call->group->nflying++;
 	dlist_push_tail(&call->group->flying, &call->node);
@@ -257,138 +296,202 @@ call_answered(Call *call)
 	dlist_push_tail(&call->group->answered, &call->node);
 }
 
-/*
- * An endpoint that this call has not failed at; when it has at all of them,
- * any but the last; else that one.
- */
-static int
-next_endpoint(Call *call, const ModelInfo *model)
+/* A fault of the catalog, as a failure of the call's; in its context. */
+static StepError *
+own_error(Call *call, const StepError *error)
 {
-	int			endpoint = route_choose(model, call->tried);
+	MemoryContext old = MemoryContextSwitchTo(call->context);
+	StepError  *own = step_error_copy(error);
 
-	if (endpoint < 0)
-	{
-		bms_free(call->tried);
-		call->tried = bms_make_singleton(call->route->endpoint);
-		endpoint = route_choose(model, call->tried);
-	}
-	return endpoint < 0 ? route_choose(model, NULL) : endpoint;
+	if (own->step == NULL)
+		own->step = pstrdup(call->path);
+	if (own->tried == NIL)
+		own->tried = failure_of_model(call->model, own->cls, own->message,
+									  NULL)->tried;
+	MemoryContextSwitchTo(old);
+	return own;
 }
 
 /*
- * Does work(call), which looks into the catalog.  A fault of the catalog is
- * the failure of the call where the group's owner wants errors as data; else
- * it is raised.  False: the call is DONE with it.
+ * Looks for the call's way.  A fault of the catalog is a failure of the model
+ * where the group's owner wants errors as data; else it is raised.
  */
-static bool
-look_up(Call *call, void (*work) (void *))
+static void
+find_way(Call *call)
 {
-	StepError  *error = NULL;
-	MemoryContext old;
+	StepError  *error;
 
 	if (call->group->guards.catalog == NULL)
-		work(call);
+	{
+		way_find(call);
+		return;
+	}
+	while ((error = call->group->guards.catalog(way_find, call)) != NULL)
+	{
+		error = own_error(call, error);
+		if (!way_more_models(call))
+		{
+			call->way = WAY_NONE;
+			call->stuck = error;
+			return;
+		}
+		way_leave_model(call, error);
+	}
+}
+
+/* STARTING → WAITING, BACKOFF or DONE, as way_find() has found */
+static void
+take_way(Call *call)
+{
+	switch (call->way)
+	{
+		case WAY_NOW:
+			set_due(call);
+			enqueue(call);
+			break;
+		case WAY_LATER:
+			start_budget(call, clock_us());
+			set_due(call);
+			air_where(call->air, call->route->server.name);
+			sleep_until(call, call->wake_us);
+			break;
+		case WAY_NONE:
+			fail(call, call->stuck);
+			break;
+	}
+}
+
+/* → WAITING, BACKOFF or DONE, wherever there is a way now */
+static void
+go_on(Call *call)
+{
+	find_way(call);
+	air_what(call->air, call->model);
+	take_way(call);
+}
+
+/* The model is given up: the next one's turn, or DONE with its failure. */
+static void
+next_model(Call *call, StepError *error)
+{
+	if (way_more_models(call))
+	{
+		way_leave_model(call, error);
+		go_on(call);
+	}
 	else
-		error = call->group->guards.catalog(work, call);
-	if (error == NULL)
-		return true;
-	old = MemoryContextSwitchTo(call->context);
-	error = step_error_copy(error);
-	if (error->step == NULL)
-		error->step = pstrdup(call->path);
-	MemoryContextSwitchTo(old);
-	fail(call, error);
-	return false;
+		fail(call, error);
 }
 
-/* Another endpoint, if the model has one. */
+/* ANSWERED → another model, or DONE */
 static void
-reroute(void *arg)
+give_up_model(Call *call)
 {
-	Call	   *call = arg;
-	const ModelInfo *model = catalog_model(call->model, true);
-	MemoryContext old;
-
-	if (model == NULL || model->nendpoints <= 1)
-		return;					/* the way we have is as good as any */
-	old = MemoryContextSwitchTo(call->context);
-	call->route = catalog_route(model, next_endpoint(call, model),
-								call->run->userid);
-	MemoryContextSwitchTo(old);
-}
-
-/* A server that has not refused the key, if the model has one. */
-static void
-leave_server(void *arg)
-{
-	Call	   *call = arg;
-	const ModelInfo *model = catalog_model(call->model, true);
 	MemoryContext old = MemoryContextSwitchTo(call->context);
-	int			endpoint = -1;
+	StepError  *error = failure_of_attempt(call);
 
-	call->denied = bms_add_member(call->denied, call->route->endpoint);
-	if (model != NULL && model->nendpoints > 1 &&
-		call->failures < call->retry.attempts)
-		endpoint = route_other_server(model, call->denied);
-	if (endpoint >= 0)
-		call->route = catalog_route(model, endpoint, call->run->userid);
 	MemoryContextSwitchTo(old);
+	next_model(call, error);
 }
 
 /*
- * ANSWERED (401, 403) → WAITING for another server, or DONE with a fault of
- * the catalog; false: there is no other
+ * The service takes no more requests with this key for now: no process sends
+ * any before it does again.  Where it does not say when, the backoff does.
  */
-static bool
-try_other_server(Call *call)
+static void
+cool_down(Call *call)
 {
-	const Route *before = call->route;
+	int			n = call->failures + call->throttles;
+	int64		draw_ms = backoff_wait_ms(&call->retry, n,
+										  pg_prng_double(&pg_global_prng_state),
+										  call->retry_after_ms);
+	int64		told_ms = Min(call->retry_after_ms, RESET_LONGEST_MS);
+	int64		now = clock_us();
 
-	if (!look_up(call, leave_server))
-		return true;
-	if (call->route == before)
-		return false;
-	enqueue(call);
-	return true;
+	if (told_ms <= 0)
+		told_ms = backoff_bound_ms(&call->retry, n);
+	call->throttled_by = call->route->endpoint_id;
+	call->rest_us = now + draw_ms * 1000;
+	attempt_cool(call, now + Max(told_ms, Min(draw_ms, RESET_LONGEST_MS)) * 1000,
+				 false);
 }
 
 /*
- * ANSWERED → BACKOFF, or DONE when attempts or time are used up.  Being
- * throttled uses up no attempt, but a step that wants no retry at all wants
- * none of this kind either.
+ * Is the backoff not worth its time?  It passes the budget, or takes more than
+ * half of the model's time while another model is ready.
+ */
+static void
+check_backoff(void *arg)
+{
+	Call	   *call = arg;
+	int64		now = clock_us();
+
+	call->way = WAY_LATER;
+	if (call->wake_us >= Min(call->deadline_us, call->share_us) ||
+		(way_more_models(call) &&
+		 call->wake_us - now > (call->share_us - now) / 2 &&
+		 way_other_ready(call)))
+		call->way = WAY_NONE;
+}
+
+static bool
+worth_waiting(Call *call)
+{
+	if (call->group->guards.catalog != NULL && way_more_models(call))
+		return call->group->guards.catalog(check_backoff, call) == NULL &&
+			call->way == WAY_LATER;
+	check_backoff(call);
+	return call->way == WAY_LATER;
+}
+
+/* ANSWERED → BACKOFF, or another model, when attempts or time are used up */
+static void
+back_off(Call *call)
+{
+	int64		wait_ms;
+
+	wait_ms = backoff_wait_ms(&call->retry, call->failures + call->throttles,
+							  pg_prng_double(&pg_global_prng_state),
+							  call->retry_after_ms);
+	call->wake_us = clock_us() + wait_ms * 1000;
+	if (worth_waiting(call))
+		sleep_until(call, call->wake_us);
+	else
+		give_up_model(call);
+}
+
+/*
+ * ANSWERED → BACKOFF, another endpoint or another model.  Being throttled uses
+ * up no attempt, but a step that wants no retry at all wants none of this kind
+ * either.
  */
 static void
 retry(Call *call)
 {
-	int64		wait_ms;
-	int64		wake_us;
+	bool		throttled = call->cls == CLASS_THROTTLED;
 
-	if (call->cls == CLASS_THROTTLED)
+	if (throttled)
+	{
 		call->throttles++;
+		cool_down(call);
+	}
 	else
 		call->failures++;
-	wait_ms = backoff_wait_ms(&call->retry, call->failures + call->throttles,
-							  pg_prng_double(&pg_global_prng_state),
-							  call->retry_after_ms);
-	wake_us = clock_us() + wait_ms * 1000;
-	if (call->retry.attempts <= 1 || call->failures >= call->retry.attempts ||
-		wake_us >= call->deadline_us)
-	{
-		fail_as_answered(call);
-		return;
-	}
-	call->wake_us = wake_us;
-	call->state = CALL_BACKOFF;
-	pairingheap_add(call->group->sleeping, &call->sleeping_node);
+	if ((throttled && call->retry.attempts <= 1) ||
+		call->failures >= call->most_failures)
+		give_up_model(call);
+	else if (throttled)
+		go_on(call);
+	else
+		back_off(call);
 }
 
-/* BACKOFF → WAITING, or DONE with a fault of the catalog */
+/* BACKOFF → WAITING, BACKOFF again, or DONE */
 void
 call_wake(Call *call)
 {
 	leave_state(call, CLASS_NONE, NULL);
-	if (look_up(call, reroute))
-		enqueue(call);
+	go_on(call);
 }
 
 /* When a call in backoff is tried again, clock_us(); 0: it is not in backoff. */
@@ -396,52 +499,6 @@ int64
 call_sleeps_until(const Call *call)
 {
 	return call->state == CALL_BACKOFF ? call->wake_us : 0;
-}
-
-static void
-push_message(JsonbParseState **state, const char *role, const char *content)
-{
-	(void) pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-	json_push_key(state, "role");
-	json_push(state, WJB_VALUE, json_text(role));
-	json_push_key(state, "content");
-	json_push(state, WJB_VALUE, json_text(content));
-	(void) pushJsonbValue(state, WJB_END_OBJECT, NULL);
-}
-
-/* The answer's text as the model may be shown it, cut to a sane length. */
-static char *
-answer_text(const Jsonb *answer)
-{
-	char	   *text = json_string_dup(answer);
-	StringInfoData out;
-
-	if (text == NULL)
-	{
-		initStringInfo(&out);
-		json_append(&out, answer);
-		text = out.data;
-	}
-	text[pg_mbcliplen(text, strlen(text), MAX_ANSWER_BACK)] = '\0';
-	return text;
-}
-
-/* The conversation so far, the answer that does not fit, and why. */
-static Jsonb *
-messages_with_answer(const Jsonb *messages, const Jsonb *answer,
-					 const char *why)
-{
-	JsonbParseState *state = NULL;
-	int			n = json_count(messages);
-
-	(void) pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
-	for (int i = 0; i < n; i++)
-		json_push(&state, WJB_ELEM, json_element(messages, i));
-	push_message(&state, "assistant", answer_text(answer));
-	push_message(&state, "user",
-				 psprintf("Your answer does not fit: %s. Answer again, with nothing but JSON of the form that was asked for.",
-						  why ? why : "it has another form"));
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL));
 }
 
 /*
@@ -457,11 +514,50 @@ ask_again(Call *call)
 	call->reasked++;
 	if (call->request.form == CALL_MESSAGES && call->request.messages != NULL &&
 		call->answer != NULL)
-		call->request.messages = messages_with_answer(call->request.messages,
-													  call->answer,
-													  call->words);
+		call->request.messages = reask_messages(call->request.messages,
+												call->answer, call->words);
 	MemoryContextSwitchTo(old);
 	enqueue(call);
+}
+
+/* Has the service refused the key, or the account behind it? */
+static bool
+refuses_key(const Call *call)
+{
+	return call->status == 401 || call->status == 402 || call->status == 403;
+}
+
+/* Would another model refuse the request as well? */
+static bool
+faults_request(const Call *call)
+{
+	switch (call->status)
+	{
+		case 400:
+		case 413:
+		case 414:
+		case 415:
+		case 422:
+		case 431:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * ANSWERED → another server, another model or DONE.  For some seconds others
+ * who spend the same key go elsewhere, if they can.
+ */
+static void
+leave_server(Call *call)
+{
+	MemoryContext old = MemoryContextSwitchTo(call->context);
+
+	call->denied = bms_add_member(call->denied, call->route->endpoint);
+	MemoryContextSwitchTo(old);
+	attempt_cool(call, clock_us() + REFUSED_US, true);
+	go_on(call);
 }
 
 /* ANSWERED → whatever follows from the answer's class */
@@ -485,29 +581,31 @@ call_judge(Call *call)
 		case CLASS_TRANSIENT:
 		case CLASS_THROTTLED:
 			retry(call);
-			return;
+			break;
 		case CLASS_PERMANENT:
-			if ((call->status == 401 || call->status == 403) &&
-				try_other_server(call))
-				return;
+			if (refuses_key(call))
+				leave_server(call);
+			else if (faults_request(call))
+				fail_as_answered(call);
+			else
+				give_up_model(call);
 			break;
 		case CLASS_INVALID:
 			if (call->shape != NULL && !call->cut_off && call->reasks > 0 &&
 				clock_us() < call->deadline_us)
-			{
 				ask_again(call);
-				return;
-			}
+			else
+				give_up_model(call);
 			break;
 		default:
+			fail_as_answered(call);
 			break;
 	}
-	fail_as_answered(call);
 }
 
-/* WAITING or IN_FLIGHT → DONE: the time is up */
-void
-call_expire(Call *call)
+/* WAITING, IN_FLIGHT or BACKOFF → DONE: the time is up */
+static void
+expire(Call *call)
 {
 	MemoryContext old = MemoryContextSwitchTo(call->context);
 	StepError  *error = failure_of_deadline(call);
@@ -515,6 +613,60 @@ call_expire(Call *call)
 	leave_state(call, error->cls, error->message);
 	fail(call, error);
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * WAITING, IN_FLIGHT or BACKOFF → another model: this one's share of the time
+ * is up.  That is no endpoint's fault where the time was the step's own.
+ */
+static void
+end_share(Call *call)
+{
+	MemoryContext old = MemoryContextSwitchTo(call->context);
+	bool		own = call->deadline_us == call->step_deadline_us;
+	StepError  *error;
+
+	if (call->state == CALL_IN_FLIGHT)
+		attempt_give_up(call, "its share of the time", !own);
+	leave_state(call, CLASS_NONE, NULL);
+	error = call->asked > 0 ? failure_of_attempt(call) :
+		failure_of_model(call->model, CLASS_TRANSIENT,
+						 psprintf("model \"%s\" had no free slot within its share of the time",
+								  call->model), NULL);
+	MemoryContextSwitchTo(old);
+	next_model(call, error);
+}
+
+/* IN_FLIGHT → ANSWERED, as one that failed for the moment */
+static void
+end_attempt_late(Call *call)
+{
+	MemoryContext old = MemoryContextSwitchTo(call->context);
+
+	attempt_give_up(call, failure_seconds(call->route->server.attempt_timeout_ms),
+					true);
+	MemoryContextSwitchTo(old);
+	call_answered(call);
+}
+
+/* One of the call's times has come, or had before it was moved. */
+void
+call_late(Call *call)
+{
+	int64		now = clock_us();
+
+	if (now >= call->deadline_us)
+		expire(call);
+	else if (now >= call->share_us)
+		end_share(call);
+	else if (now >= call->attempt_end_us && call->state == CALL_IN_FLIGHT)
+		end_attempt_late(call);
+	else
+	{
+		if (call->state != CALL_IN_FLIGHT)
+			call->attempt_end_us = CLOCK_NEVER;
+		set_due(call);
+	}
 }
 
 /* DONE → gone */
@@ -550,22 +702,56 @@ call_request(ApiRequest *request, const ModelInfo *model, const CallSpec *spec)
 		request->schema = spec->shape->wire;
 		request->strict = spec->shape->strict;
 	}
+	request->given = json_copy(CurrentMemoryContext, spec->given);
+	if (spec->given != NULL)
+		request->given_api = pstrdup(route_heaviest_api(model));
 }
 
-/* Why the model takes no calls at all, or NULL. */
-static StepError *
-model_fault(const ModelInfo *model)
+static bool
+is_listed(const char *name, const char **names, int n)
 {
-	if (model->paused)
-		return failure_of_model(model->name,
-								psprintf("model \"%s\" is paused", model->name),
-								"Somebody has paused it; UPDATE chaincall.model SET paused = false lets it go on.");
-	if (model->nendpoints == 0)
-		return failure_of_model(model->name,
-								psprintf("model \"%s\" has no endpoint",
-										 model->name),
-								"Say which server has it: INSERT INTO chaincall.endpoint (model, server).");
-	return NULL;
+	for (int i = 0; i < n; i++)
+		if (strcmp(names[i], name) == 0)
+			return true;
+	return false;
+}
+
+/* The model and those behind it, each once; the current context's. */
+static void
+list_models(Call *call, const ModelInfo *model, const CallSpec *spec)
+{
+	const char *const *more = spec->fallback;
+	int			n = 0;
+
+	if (more == NULL)
+	{
+		more = (const char *const *) model->fallback;
+		n = model->nfallback;
+	}
+	else
+		while (more[n] != NULL)
+			n++;
+	call->models = palloc((n + 1) * sizeof(char *));
+	call->models[0] = pstrdup(model->name);
+	call->nmodels = 1;
+	for (int i = 0; i < n; i++)
+		if (!is_listed(more[i], call->models, call->nmodels))
+			call->models[call->nmodels++] = pstrdup(more[i]);
+	call->model = call->models[0];
+}
+
+/* The api that a request in a provider's own form is for; NULL: any. */
+static char *
+form_api(const ModelInfo *model, const CallSpec *spec)
+{
+	const ServerInfo *server;
+
+	if (spec->given != NULL)
+		return pstrdup(route_heaviest_api(model));
+	if (spec->form != CALL_REQUEST || model->nendpoints == 0)
+		return NULL;
+	server = catalog_server(model->endpoints[0].server, true);
+	return server ? pstrdup(server->api) : NULL;
 }
 
 static Call *
@@ -578,23 +764,27 @@ make_call(CallGroup *group, MemoryContext context, const CallSpec *spec)
 	call->run = spec->run;
 	call->context = context;
 	call->state = CALL_STARTING;
-	call->model = pstrdup(model->name);
+	list_models(call, model, spec);
 	call->path = pstrdup(spec->path);
 	call->retry = spec->retry ? *spec->retry : route_retry_policy(model->retry);
 	call->failures = spec->failed;
 	call->model_timeout_ms = model->timeout_ms;
 	call->step_deadline_us = spec->deadline_us;
-	call->deadline_us = CLOCK_NEVER;
+	call->deadline_us = spec->deadline_us;
+	call->share_us = CLOCK_NEVER;
+	call->attempt_end_us = CLOCK_NEVER;
 	call_request(&call->request, model, spec);
 	call->extra = json_copy(CurrentMemoryContext, spec->extra);
+	if (call->nmodels > 1)
+	{
+		call->params = json_copy(CurrentMemoryContext, spec->params);
+		call->messages = call->request.messages;
+	}
+	if (call->nmodels > 1 || spec->given != NULL)
+		call->api = form_api(model, spec);
 	call->shape = spec->shape;
 	call->reasks = spec->reask;
-	call->error = model_fault(model);
-	if (call->error != NULL)
-		call->error->step = pstrdup(call->path);
-	else
-		call->route = catalog_route(model, route_choose(model, NULL),
-									spec->run->userid);
+	way_find(call);
 	return call;
 }
 
@@ -631,15 +821,10 @@ call_start(CallGroup *group, const CallSpec *spec, CallDone done, void *arg)
 	call->on_reset.arg = call;
 	MemoryContextRegisterResetCallback(context, &call->on_reset);
 	group->nlive++;
-	if (call->error != NULL)
-	{
-		finish(call);
-		return call;
-	}
-	set_deadline(call, call->step_deadline_us);
-	call->air = air_enter(AIR_CALL, &spec->run->id, spec->run->userid, call->path,
-						  call->model, NULL);
-	enqueue(call);
+	if (call->way != WAY_NONE)
+		call->air = air_enter(AIR_CALL, &spec->run->id, spec->run->userid,
+							  call->path, call->model, NULL);
+	take_way(call);
 	return call;
 }
 

@@ -51,6 +51,8 @@ typedef struct CallSpec
 {
 	const CallRun *run;
 	const char *model;			/* logical name */
+	const char *const *fallback;	/* models tried next, NULL-terminated; NULL:
+									 * the model's own */
 	const char *path;			/* the step's run, for spans and the key */
 	CallForm	form;
 	const char *system;
@@ -61,6 +63,8 @@ typedef struct CallSpec
 	const AnswerShape *shape;	/* NULL: text */
 	int			reask;
 	const RetryPolicy *retry;	/* NULL: the model's */
+	Jsonb	   *given;			/* the request's body, of a person's making; NULL:
+								 * as api encodes */
 	int			failed;			/* attempts that an earlier life has used up */
 	int64		deadline_us;	/* clock_us(); CLOCK_NEVER: the server's
 								 * timeout only */

@@ -19,12 +19,17 @@
 #include "call/call_internal.h"
 #include "common/cryptohash.h"
 #include "common/sha2.h"
+#include "mb/pg_wchar.h"
+#include "policy/reset.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #define RESERVE 10				/* a tenth */
 #define KEY_BYTES 16			/* of the sha256 in an Idempotency-Key */
 #define REQUEST_ID_KEPT 100		/* bytes of the service's own request id */
+
+/* For so long nobody else is let pass while a probe is in the air. */
+#define PROBE_MS 30000
 
 /* Sent unless the api has its own. */
 #define CONTENT_TYPE "Content-Type: application/json"
@@ -72,6 +77,54 @@ attempt_slot_free(const Call *call)
 		call->queue->slots->in_flight < setting_max_in_flight / RESERVE;
 }
 
+static uint64
+route_names(const Route *route)
+{
+	return stats_id(route->model, route->version, route->server.name);
+}
+
+/*
+ * The call's next attempt is about to begin; false: it must not, because its
+ * endpoint's circuit is open by now, or its key is cooling down there.
+ */
+bool
+attempt_enter(Call *call)
+{
+	const Route *route = call->route;
+	int			ms = route->server.attempt_timeout_ms > 0 ?
+		route->server.attempt_timeout_ms : PROBE_MS;
+
+	call->is_weighed = health_enter(route->endpoint_id, route->mapping,
+									route_names(route),
+									(int64) Min(ms, PROBE_MS) * 1000,
+									&call->epoch);
+	return call->is_weighed;
+}
+
+/* Tells how the attempt has fared, once. */
+static void
+weigh(Call *call, BreakerOutcome outcome)
+{
+	if (!call->is_weighed)
+		return;
+	call->is_weighed = false;
+	health_end(call->route->endpoint_id, call->epoch, outcome,
+			   outcome == BREAKER_FAILED ? failure_seen(call) : "");
+}
+
+/*
+ * Nobody uses the call's key at its endpoint until then, or, when it was
+ * refused, nobody who has another way.
+ */
+void
+attempt_cool(Call *call, int64 until_us, bool refused)
+{
+	const Route *route = call->route;
+
+	health_cool(route->endpoint_id, route->mapping, route_names(route),
+				until_us, refused);
+}
+
 static void
 free_slot(Call *call)
 {
@@ -98,6 +151,47 @@ has_header(const List *headers, const char *header)
 }
 
 /*
+ * A body that a person has given takes the place of the encoder's.  Which of
+ * the model's endpoints it goes to is the route's to say, and so is the name
+ * there, save where the chain itself writes the whole request.
+ */
+static void
+put_given(const Route *route, const ApiRequest *request, ApiWire *wire)
+{
+	Jsonb	   *body = request->given;
+	JsonbValue	model;
+	char	   *utf8;
+
+	if (strcmp(request->given_api, route->server.api) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_INPUT),
+				 errmsg("the input that was given is a request of api %s, but server \"%s\" has api %s",
+						request->given_api, route->server.name,
+						route->server.api),
+				 errhint("Retry without an input, or resolve the step.")));
+	if (strcmp(route->server.api, "http") != 0 &&
+		(request->form != CALL_REQUEST || !json_get(body, "model", &model)))
+	{
+		JsonbParseState *state = NULL;
+
+		(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+		json_push_key(&state, "model");
+		json_push(&state, WJB_VALUE, json_text(route->remote_name));
+		body = json_merge(body, JsonbValueToJsonb(pushJsonbValue(&state,
+																 WJB_END_OBJECT,
+																 NULL)));
+	}
+	resetStringInfo(&wire->body);
+	json_append(&wire->body, body);
+	utf8 = pg_server_to_any(wire->body.data, wire->body.len, PG_UTF8);
+	if (utf8 != wire->body.data)
+	{
+		resetStringInfo(&wire->body);
+		appendStringInfoString(&wire->body, utf8);
+	}
+}
+
+/*
  * Encode into wire, whose parts are made in the current memory context, the
  * headers complete but for those that a run gives.  `extra` maps apis to their
  * own fields.  Raises what the encoder raises.
@@ -119,6 +213,8 @@ attempt_encode(const Route *route, const ApiRequest *request,
 	initStringInfo(&wire->body);
 	wire->headers = NIL;
 	api->encode(route, &own, wire);
+	if (own.given != NULL)
+		put_given(route, &own, wire);
 	if (!has_header(wire->headers, CONTENT_TYPE))
 		wire->headers = lappend(wire->headers, CONTENT_TYPE);
 	if (!has_header(wire->headers, ACCEPT))
@@ -279,6 +375,7 @@ forget_attempt(Call *call)
 {
 	call->unfit = false;
 	call->cut_off = false;
+	call->within = NULL;
 	call->fault = HTTP_OK;
 	call->status = 0;
 	call->cls = CLASS_NONE;
@@ -388,8 +485,28 @@ decode(Call *call, const HttpAnswer *http)
 			 call->answer != NULL && !call->cut_off)
 		call->unfit = true;
 	if (call->cls == CLASS_TRANSIENT && http->status == 503 &&
-		http->retry_after != NULL)
+		(http->retry_after != NULL ||
+		 http_answer_header(http, "retry-after-ms") != NULL))
 		call->cls = CLASS_THROTTLED;
+}
+
+/* ResetHeader */
+static const char *
+answer_header(void *arg, const char *name)
+{
+	return http_answer_header(arg, name);
+}
+
+/* When the service wants to be asked again, as far as it says so. */
+static void
+read_reset(Call *call, const HttpAnswer *http)
+{
+	if (call->cls == CLASS_THROTTLED)
+		(void) reset_wait_ms(answer_header, unconstify(HttpAnswer *, http),
+							 unix_ms(), &call->retry_after_ms);
+	else if (http->retry_after != NULL)
+		(void) retry_after_ms(http->retry_after, unix_ms(),
+							  &call->retry_after_ms);
 }
 
 /*
@@ -419,9 +536,6 @@ take_answer(Call *call, const HttpAnswer *http)
 	call->fault = http->fault;
 	call->status = http->status;
 	call->request_id = request_id(call->route, http->request_id);
-	if (http->retry_after != NULL)
-		(void) retry_after_ms(http->retry_after, unix_ms(),
-							  &call->retry_after_ms);
 	if (http->fault == HTTP_OK)
 		decode(call, http);
 	else
@@ -429,11 +543,29 @@ take_answer(Call *call, const HttpAnswer *http)
 		call->cls = fault_class(http->fault);
 		call->words = failure_words(call->route, http->message);
 	}
+	read_reset(call, http);
+}
+
+/* What the answer, or the lack of one, says of the endpoint. */
+static BreakerOutcome
+outcome_of(const Call *call)
+{
+	switch (call->fault)
+	{
+		case HTTP_BAD_REQUEST:
+		case HTTP_REFUSED_ADDRESS:
+		case HTTP_NO_RESOURCE:
+			return BREAKER_UNKNOWN; /* it was not asked */
+		default:
+			return call->cls == CLASS_TRANSIENT ? BREAKER_FAILED :
+				BREAKER_HEALTHY;
+	}
 }
 
 /* The attempt is over: its span ends, and it is counted.  Raises nothing. */
 static void
-end_attempt(Call *call, ErrorClass cls, const char *words)
+end_attempt(Call *call, ErrorClass cls, const char *words,
+			BreakerOutcome outcome)
 {
 	AttemptStats attempt = {
 		.cls = cls,
@@ -443,6 +575,7 @@ end_attempt(Call *call, ErrorClass cls, const char *words)
 		.tokens_out = call->tokens_out
 	};
 
+	weigh(call, outcome);
 	air_progress(call->air, 0, call->attempts);
 	stats_attempt_end(call->stats, &attempt);
 	call->stats = NULL;
@@ -462,7 +595,7 @@ lose_answer(Call *call)
 	call->output = NULL;
 	call->cls = CLASS_TRANSIENT;
 	call->words = "its answer could not be read";
-	end_attempt(call, call->cls, call->words);
+	end_attempt(call, call->cls, call->words, BREAKER_UNKNOWN);
 	call_answered(call);
 }
 
@@ -495,7 +628,7 @@ exchange_done(HttpExchange *exchange, const HttpAnswer *http, void *arg)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	end_attempt(call, call->cls, call->words);
+	end_attempt(call, call->cls, call->words, outcome_of(call));
 	call_answered(call);
 	if (call->group->guards.check != NULL)
 		touch_clear();
@@ -524,6 +657,9 @@ start_exchange(Call *call, const ApiWire *wire)
 	in_flight++;
 	call->queue->slots->in_flight++;
 	call->begun_us = clock_us();
+	call->attempt_end_us = server->attempt_timeout_ms > 0 ?
+		call->begun_us + (int64) server->attempt_timeout_ms * 1000 :
+		CLOCK_NEVER;
 	call->stats = stats_attempt_begin(call->model, call->route->version,
 									  server->name);
 	air_progress(call->air, 1, call->attempts);
@@ -546,13 +682,17 @@ attempt_send(Call *call)
 	if (error == NULL)
 	{
 		call->attempts++;
+		call->asked++;
 		begin_span(call);
 		start_exchange(call, &wire);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(call->group->scratch);
 	if (error != NULL)
+	{
+		weigh(call, BREAKER_UNKNOWN);
 		call_refused(call, error);
+	}
 }
 
 /*
@@ -571,14 +711,30 @@ attempt_unsent(Call *call)
 	call->cls = CLASS_TRANSIENT;
 	call->words = "it could not be sent";
 	call->begun_us = clock_us();
-	end_attempt(call, call->cls, call->words);
+	end_attempt(call, call->cls, call->words, BREAKER_UNKNOWN);
 }
 
 /* Give up the attempt in the air: the exchange is cancelled, the span ended. */
 void
-attempt_abandon(Call *call, ErrorClass cls, const char *message)
+attempt_abandon(Call *call, ErrorClass cls, const char *message,
+				BreakerOutcome outcome)
 {
 	http_cancel(call->exchange);
 	free_slot(call);
-	end_attempt(call, cls, message);
+	end_attempt(call, cls, message, outcome);
+}
+
+/*
+ * Give up the attempt in the air, as one that has failed for the moment: there
+ * was no answer within that time.  blame: that is its endpoint's fault.
+ */
+void
+attempt_give_up(Call *call, char *within, bool blame)
+{
+	forget_attempt(call);
+	call->cls = CLASS_TRANSIENT;
+	call->within = within;
+	attempt_abandon(call, CLASS_TRANSIENT,
+					psprintf("no answer within %s", within),
+					blame ? BREAKER_FAILED : BREAKER_UNKNOWN);
 }

@@ -8,9 +8,11 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "call/call_internal.h"
 #include "mb/pg_wchar.h"
+#include "utils/timestamp.h"
 
 #define WORDS_KEPT 1000			/* bytes of the service's words */
 #define WORDS_IN_MESSAGE 200	/* bytes of them in a message */
@@ -117,6 +119,8 @@ message_of(const Call *call)
 	char	   *who = psprintf("model \"%s\" at server \"%s\"",
 							   call->model, call->route->server.name);
 
+	if (call->within != NULL)
+		return psprintf("%s gave no answer within %s", who, call->within);
 	if (call->fault != HTTP_OK)
 		return fault_message(call, who);
 	if (call->status >= 300)
@@ -228,17 +232,24 @@ hint_of(const Call *call)
 	}
 }
 
+static List *
+list_tried(const char *model, const StepError *error)
+{
+	TriedModel *tried = palloc(sizeof(TriedModel));
+
+	tried->model = pstrdup(model);
+	tried->cls = error->cls;
+	tried->message = error->message;
+	return list_make1(tried);
+}
+
 static StepError *
 make_error(const Call *call, ErrorClass cls, const char *message,
 		   const char *detail, const char *hint)
 {
 	StepError  *error = step_error_make(cls, message, detail, hint);
-	TriedModel *tried = palloc(sizeof(TriedModel));
 
-	tried->model = pstrdup(call->model);
-	tried->cls = cls;
-	tried->message = error->message;
-	error->tried = list_make1(tried);
+	error->tried = list_tried(call->model, error);
 	error->step = pstrdup(call->path);
 	return error;
 }
@@ -263,8 +274,9 @@ failure_of_encoding(const Call *call, const ErrorData *edata)
 	return error;
 }
 
-static char *
-seconds_text(int64 ms)
+/* A time in words, palloc'd. */
+char *
+failure_seconds(int64 ms)
 {
 	return ms % 1000 == 0 ? psprintf(INT64_FORMAT " s", ms / 1000) :
 		psprintf(INT64_FORMAT " ms", ms);
@@ -282,7 +294,7 @@ failure_of_deadline(const Call *call)
 	char	   *who = psprintf("model \"%s\" at server \"%s\"",
 							   call->model, call->route->server.name);
 	char	   *limit = own ? "the step's timeout" :
-		seconds_text(call->budget_ms);
+		failure_seconds(call->budget_ms);
 	char	   *message;
 	char	   *detail;
 
@@ -298,18 +310,148 @@ failure_of_deadline(const Call *call)
 					  "Raise the timeout of the model or server, or give the model less to do.");
 }
 
-/* The failure of a call that goes nowhere because of the model itself. */
+/* The failure of a call that a model cannot take at all; hint: or NULL. */
 StepError *
-failure_of_model(const char *model, const char *message, const char *hint)
+failure_of_model(const char *model, ErrorClass cls, const char *message,
+				 const char *hint)
 {
-	StepError  *error = step_error_make(CLASS_PERMANENT, message,
-										psprintf("model %s, class permanent, attempts 0",
-												 model), hint);
-	TriedModel *tried = palloc(sizeof(TriedModel));
+	StepError  *error = step_error_make(cls, message,
+										psprintf("model %s, class %s, attempts 0",
+												 model, error_class_name(cls)),
+										hint);
 
-	tried->model = pstrdup(model);
-	tried->cls = CLASS_PERMANENT;
-	tried->message = error->message;
-	error->tried = list_make1(tried);
+	error->tried = list_tried(model, error);
 	return error;
+}
+
+/* The wall clock at clock_us(), for people. */
+static const char *
+time_text(int64 us)
+{
+	return timestamptz_to_str(GetCurrentTimestamp() + (us - clock_us()));
+}
+
+static char *
+circuit_message(const Call *call, const char *who)
+{
+	HealthTrouble trouble = health_trouble(call->route->endpoint_id);
+
+	if (trouble.since_us == 0)
+		return psprintf("%s is not asked: its circuit was open", who);
+	return psprintf("%s is not asked: its circuit is open since %s (last failure: %s)",
+					who, time_text(trouble.since_us), trouble.seen);
+}
+
+/* The failure of a call whose endpoint is not to be asked now. */
+StepError *
+failure_of_health(const Call *call, const HealthView *view)
+{
+	char	   *who = psprintf("model \"%s\" at server \"%s\"",
+							   call->model, call->route->server.name);
+	char	   *message;
+	const char *hint;
+	ErrorClass	cls;
+
+	switch (view->verdict)
+	{
+		case HEALTH_BROKEN:
+			cls = CLASS_TRANSIENT;
+			message = circuit_message(call, who);
+			hint = "The service fails; one call at a time is let pass to see whether it answers again. See chaincall.stat_endpoint.";
+			break;
+		case HEALTH_COOLING:
+			cls = CLASS_THROTTLED;
+			message = psprintf("%s is not asked before %s: it takes no more requests with this key for now",
+							   who, time_text(view->until_us));
+			hint = "Try again later, or ask the service for a higher rate.";
+			break;
+		default:
+			cls = CLASS_PERMANENT;
+			message = psprintf("%s is not asked: it has refused the key a moment ago",
+							   who);
+			hint = permanent_hint(401);
+			break;
+	}
+	return make_error(call, cls, message,
+					  psprintf("model %s, server %s, class %s, attempts %d",
+							   call->model, call->route->server.name,
+							   error_class_name(cls), call->attempts), hint);
+}
+
+/*
+ * How the last attempt failed, in words of ours: everybody who is told why a
+ * circuit is open sees them, so they hold nothing of the service's.
+ */
+const char *
+failure_seen(const Call *call)
+{
+	static char seen[HEALTH_SEEN_LEN];
+
+	if (call->within != NULL)
+		snprintf(seen, sizeof(seen), "no answer within %s", call->within);
+	else if (call->status >= 300)
+		snprintf(seen, sizeof(seen), "answered %d", call->status);
+	else if (call->fault == HTTP_RESOLVE)
+		return "its name does not resolve";
+	else if (call->fault == HTTP_CONNECT)
+		return "it cannot be reached";
+	else if (call->fault == HTTP_TLS)
+		return "no secure connection";
+	else if (call->fault == HTTP_BROKEN)
+		return "it broke off its answer";
+	else if (call->cls == CLASS_NONE)
+		return "no answer in time";
+	else
+		return "it failed";
+	return seen;
+}
+
+static void
+append_tried(StringInfo detail, const List *tried)
+{
+	ListCell   *lc;
+
+	appendStringInfoString(detail, "; models tried:");
+	foreach(lc, tried)
+	{
+		const TriedModel *model = lfirst(lc);
+
+		appendStringInfo(detail, "%s %s (%s: %s)", foreach_current_index(lc) ? "," : "",
+						 model->model, error_class_name(model->cls),
+						 model->message);
+	}
+}
+
+/*
+ * The failure of a call that has tried other models before: it names them all.
+ * When the last of them was not even asked, the failure is of the last that
+ * was, unless the time is up.  Without others, the error as it is.
+ */
+StepError *
+failure_after_others(const Call *call, StepError *error)
+{
+	MemoryContext old;
+	StepError  *told;
+	StringInfoData detail;
+
+	if (call->left == NIL)
+	{
+		if (error->step == NULL)
+			error->step = MemoryContextStrdup(call->context, call->path);
+		return error;
+	}
+	old = MemoryContextSwitchTo(call->context);
+	told = step_error_copy(call->asked == 0 && call->last_asked != NULL &&
+						   error->cls != CLASS_TIMEOUT ?
+						   call->last_asked : error);
+	told->tried = list_concat_copy(call->left, error->tried);
+	if (told->step == NULL)
+		told->step = pstrdup(call->path);
+	initStringInfo(&detail);
+	if (told->detail != NULL)
+		appendStringInfoString(&detail, told->detail);
+	append_tried(&detail, told->tried);
+	told->detail = detail.data;
+	MemoryContextSwitchTo(old);
+	return told;
 }

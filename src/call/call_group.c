@@ -28,8 +28,8 @@ static int
 compare_deadlines(const pairingheap_node *a, const pairingheap_node *b,
 				  void *arg)
 {
-	int64		x = pairingheap_const_container(Call, deadline_node, a)->deadline_us;
-	int64		y = pairingheap_const_container(Call, deadline_node, b)->deadline_us;
+	int64		x = pairingheap_const_container(Call, deadline_node, a)->due_us;
+	int64		y = pairingheap_const_container(Call, deadline_node, b)->due_us;
 
 	return (x < y) - (x > y);	/* the heap's first is its largest */
 }
@@ -138,14 +138,15 @@ expire_late(CallGroup *group)
 	Call	   *call = first_deadline(group);
 	int64		now;
 
-	if (call == NULL || call->deadline_us > clock_us())
+	if (call == NULL || call->due_us > clock_us())
 		return;
 	while (http_turn(0) > 0)
 		CHECK_FOR_INTERRUPTS();
 	judge_answered(group);
 	now = clock_us();
-	while ((call = first_deadline(group)) != NULL && call->deadline_us <= now)
-		call_expire(call);
+	while ((call = first_deadline(group)) != NULL && call->due_us <= now)
+		call_late(call);
+	judge_answered(group);
 }
 
 static int64
@@ -154,7 +155,7 @@ next_event(CallGroup *group, int64 limit_us)
 	Call	   *call = first_deadline(group);
 
 	if (call != NULL)
-		limit_us = Min(limit_us, call->deadline_us);
+		limit_us = Min(limit_us, call->due_us);
 	if (!pairingheap_is_empty(group->sleeping))
 		limit_us = Min(limit_us,
 					   pairingheap_container(Call, sleeping_node,

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "call/call.h"
+#include "call/health.h"
 #include "http/http.h"
 #include "lib/ilist.h"
 #include "lib/pairingheap.h"
@@ -26,6 +27,14 @@ typedef enum CallState
 	CALL_DONE,					/* callback not yet run */
 	CALL_GONE					/* no longer its group's */
 } CallState;
+
+/* What find_way() has found. */
+typedef enum CallWay
+{
+	WAY_NOW,					/* route */
+	WAY_LATER,					/* route, but not before wake_us */
+	WAY_NONE					/* stuck says why */
+} CallWay;
 
 /* How many calls this process has in the air at one server. */
 typedef struct ServerSlots
@@ -55,7 +64,7 @@ struct CallGroup
 	dlist_head	answered;
 	dlist_head	done;
 	pairingheap *sleeping;		/* CALL_BACKOFF, by wake_us */
-	pairingheap *deadlines;		/* those that have one, by deadline_us */
+	pairingheap *deadlines;		/* those that have one, by due_us */
 };
 
 struct Call
@@ -71,11 +80,25 @@ struct Call
 
 	AirEntry   *air;
 
+	/* who is asked: the models in the order in which they are tried */
+	const char **models;
+	int			nmodels;
+	int			at;				/* which of them now */
+	bool		entered;		/* it has been looked up */
+	int			asked;			/* attempts at it */
+	int			most_failures;	/* of `failures`: then its share is used up */
+	int64		share_us;		/* its share of the time; CLOCK_NEVER: all */
+	List	   *left;			/* of TriedModel: those before it */
+	StepError  *last_asked;		/* failure of the last of these that was asked */
+	const char *api;			/* a request in whose form; NULL: any takes it */
+
 	/* what is asked */
-	char	   *model;
+	const char *model;
 	char	   *path;
 	ApiRequest	request;		/* but extra: chosen by api for each attempt */
 	Jsonb	   *extra;
+	Jsonb	   *params;			/* the step's own, for other models */
+	Jsonb	   *messages;		/* as they were asked first */
 	const AnswerShape *shape;
 	int			reasks;			/* left */
 	int			reasked;		/* so far */
@@ -86,6 +109,7 @@ struct Call
 	int			budget_ms;		/* once it runs; 0: not yet */
 	int64		step_deadline_us;
 	int64		deadline_us;	/* the nearer of both */
+	int64		due_us;			/* that, the share's end or the attempt's */
 	bool		has_deadline;	/* is in group->deadlines */
 	pairingheap_node deadline_node;
 	int			attempts;		/* requests sent, re-asked ones included */
@@ -97,14 +121,22 @@ struct Call
 	/* the way */
 	Route	   *route;
 	ServerQueue *queue;
-	Bitmapset  *tried;			/* endpoints that failed */
+	CallWay		way;
+	StepError  *stuck;
+	Bitmapset  *tried;			/* the model's endpoints that failed */
 	Bitmapset  *denied;			/* endpoints that refused our key */
+	uint64		throttled_by;	/* endpoint that has throttled last */
+	int64		rest_us;		/* not asked before by this call */
 
 	/* the attempt in the air, or the last one */
 	HttpExchange *exchange;
 	char	   *body;
 	Span	   *span;
 	StatsEntry *stats;			/* while it is in the air */
+	bool		is_weighed;		/* health_end() is to be told */
+	uint32		epoch;			/* for it */
+	int64		attempt_end_us; /* then it is given up; CLOCK_NEVER */
+	char	   *within;			/* the time in which there was no answer */
 	int64		begun_us;
 	int64		first_byte_us;	/* since it was sent; -1: none */
 	int64		tokens_in;		/* -1: not told */
@@ -126,15 +158,28 @@ struct Call
 
 /* call_route.c */
 extern RetryPolicy route_retry_policy(const Jsonb *retry);
+extern bool route_takes_calls(const ModelInfo *model, int endpoint);
 extern int	route_choose(const ModelInfo *model, const Bitmapset *except);
-extern int	route_other_server(const ModelInfo *model,
-							   const Bitmapset *denied);
+extern int	route_heaviest(const ModelInfo *model);
+extern const char *route_heaviest_api(const ModelInfo *model);
 extern ServerSlots *route_slots(Oid server);
 
+/* call_way.c */
+extern void way_find(void *arg);
+extern bool way_more_models(const Call *call);
+extern bool way_other_ready(Call *call);
+extern void way_leave_model(Call *call, StepError *error);
+extern int64 way_deadline(const Call *call, int64 now_us);
+extern void way_share_time(Call *call, int64 now_us);
+
 /* call_attempt.c */
+extern bool attempt_enter(Call *call);
+extern void attempt_cool(Call *call, int64 until_us, bool refused);
 extern void attempt_send(Call *call);
 extern void attempt_unsent(Call *call);
-extern void attempt_abandon(Call *call, ErrorClass cls, const char *message);
+extern void attempt_abandon(Call *call, ErrorClass cls, const char *message,
+							BreakerOutcome outcome);
+extern void attempt_give_up(Call *call, char *within, bool blame);
 extern int	attempt_in_flight(void);
 extern int	attempt_most_in_flight(void);
 extern bool attempt_slot_free(const Call *call);
@@ -144,13 +189,21 @@ extern void attempt_encode(const Route *route, const ApiRequest *request,
 /* call_error.c */
 extern StepError *failure_of_attempt(const Call *call);
 extern StepError *failure_of_deadline(const Call *call);
-extern StepError *failure_of_model(const char *model, const char *message,
-								   const char *hint);
+extern StepError *failure_of_model(const char *model, ErrorClass cls,
+								   const char *message, const char *hint);
+extern StepError *failure_of_health(const Call *call, const HealthView *view);
 extern StepError *failure_of_encoding(const Call *call,
 									  const ErrorData *edata);
+extern StepError *failure_after_others(const Call *call, StepError *error);
+extern char *failure_seconds(int64 ms);
+extern const char *failure_seen(const Call *call);
 extern char *failure_words(const Route *route, const char *words);
 extern void failure_redact(StringInfo out, const char *text,
 						   const char *secret);
+
+/* call_reask.c */
+extern Jsonb *reask_messages(const Jsonb *messages, const Jsonb *answer,
+							 const char *why);
 
 /* call.c: transitions */
 extern void call_request(ApiRequest *request, const ModelInfo *model,
@@ -160,7 +213,7 @@ extern void call_answered(Call *call);
 extern void call_refused(Call *call, StepError *error);
 extern void call_judge(Call *call);
 extern void call_wake(Call *call);
-extern void call_expire(Call *call);
+extern void call_late(Call *call);
 extern void call_deliver(Call *call);
 
 #endif							/* CHAINCALL_CALL_INTERNAL_H */

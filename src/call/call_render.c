@@ -70,20 +70,34 @@ push_headers(JsonbParseState **state, const Route *route, const List *headers)
 	(void) pushJsonbValue(state, WJB_END_OBJECT, NULL);
 }
 
-/* The endpoint that most calls go to; rendering takes nobody's turn. */
-static int
-heaviest_endpoint(const ModelInfo *model)
+/* The models that would be tried next. */
+static void
+push_fallback(JsonbParseState **state, const ModelInfo *model,
+			  const CallSpec *spec)
 {
-	int			heaviest = 0;
+	const char *const *names = spec->fallback;
+	int			n = 0;
 
-	for (int i = 1; i < model->nendpoints; i++)
-		if (model->endpoints[i].weight > model->endpoints[heaviest].weight)
-			heaviest = i;
-	return heaviest;
+	if (names == NULL)
+	{
+		names = (const char *const *) model->fallback;
+		n = model->nfallback;
+	}
+	else
+		while (names[n] != NULL)
+			n++;
+	if (n == 0)
+		return;
+	json_push_key(state, "fallback");
+	(void) pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < n; i++)
+		json_push(state, WJB_ELEM, json_text(names[i]));
+	(void) pushJsonbValue(state, WJB_END_ARRAY, NULL);
 }
 
 static Jsonb *
-request_json(const Route *route, const ApiWire *wire)
+request_json(const Route *route, const ApiWire *wire, const ModelInfo *model,
+			 const CallSpec *spec)
 {
 	JsonbParseState *state = NULL;
 	StringInfoData url;
@@ -92,6 +106,7 @@ request_json(const Route *route, const ApiWire *wire)
 	failure_redact(&url, wire->url.data, route->api_key);
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_text(&state, "model", route->model);
+	push_fallback(&state, model, spec);
 	push_text(&state, "server", route->server.name);
 	push_text(&state, "method", "POST");
 	push_text(&state, "url", url.data);
@@ -105,8 +120,8 @@ request_json(const Route *route, const ApiWire *wire)
 }
 
 /*
- * The request of a call by `userid`, not sent: {model, server, method, url,
- * headers, body}, keys as ***.  traceparent and Idempotency-Key are missing;
+ * The request of a call by `userid`, not sent: {model, fallback, server,
+ * method, url, headers, body}, keys as ***; fallback where there is one.  traceparent and Idempotency-Key are missing;
  * a run gives them.  Palloc'd.  Raises what call_start() raises, and what the
  * encoder does.
  */
@@ -120,7 +135,7 @@ call_render(Oid userid, const CallSpec *spec)
 
 	call_request(&request, model, spec);
 	/* a model without endpoints is the catalog's to complain about */
-	route = catalog_route(model, heaviest_endpoint(model), userid);
+	route = catalog_route(model, route_heaviest(model), userid);
 	attempt_encode(route, &request, spec->extra, &wire);
-	return request_json(route, &wire);
+	return request_json(route, &wire, model, spec);
 }

@@ -167,25 +167,11 @@ route_choose(const ModelInfo *model, const Bitmapset *except)
 	return choose_except(model, except);
 }
 
-/*
- * An endpoint at a server that no endpoint in `denied` is at; -1: none.  The
- * key is the server's: what refused it once will do so again.
- */
-int
-route_other_server(const ModelInfo *model, const Bitmapset *denied)
+/* Is the endpoint one that calls are sent to at all? */
+bool
+route_takes_calls(const ModelInfo *model, int endpoint)
 {
-	Bitmapset  *except = NULL;
-	int			chosen;
-
-	for (int i = 0; i < model->nendpoints; i++)
-		for (int d = -1; (d = bms_next_member(denied, d)) >= 0;)
-			if (d < model->nendpoints &&
-				strcmp(model->endpoints[i].server,
-					   model->endpoints[d].server) == 0)
-				except = bms_add_member(except, i);
-	chosen = choose_except(model, except);
-	bms_free(except);
-	return chosen;
+	return weight_of(model, endpoint, any_weight(model)) > 0;
 }
 
 /*
@@ -214,4 +200,32 @@ route_slots(Oid server)
 	if (!found)
 		slots->in_flight = 0;
 	return slots;
+}
+
+/* The endpoint that most calls go to: what is rendered is rendered for it. */
+int
+route_heaviest(const ModelInfo *model)
+{
+	int			heaviest = 0;
+
+	for (int i = 1; i < model->nendpoints; i++)
+		if (model->endpoints[i].weight > model->endpoints[heaviest].weight)
+			heaviest = i;
+	return heaviest;
+}
+
+/*
+ * Its api; "" where the model has no endpoint or the server is gone.  Good as
+ * long as the model is.
+ */
+const char *
+route_heaviest_api(const ModelInfo *model)
+{
+	const ServerInfo *server;
+
+	if (model->nendpoints == 0)
+		return "";
+	server = catalog_server(model->endpoints[route_heaviest(model)].server,
+							true);
+	return server ? server->api : "";
 }

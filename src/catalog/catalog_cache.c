@@ -1,6 +1,6 @@
 /*
  * catalog_cache.c
- *	  Caches of models and servers, and when they are dropped.
+ *	  Caches of models, servers and chain policies, and when they are dropped.
  *
  * A call needs its model, server and key within two microseconds, so all
  * three are kept per process.  Changes of our tables reach every session as
@@ -36,18 +36,20 @@
 static const struct
 {
 	const char *name;
-	const char *index;			/* begins with the model's name */
-	AttrNumber	attno;			/* of the model's name */
+	const char *index;			/* begins with the name */
+	AttrNumber	attno;			/* of the name: the model's, the chain's */
 }			tables[] =
 {
 	[CATALOG_MODEL] = {"model", "model_pkey", 1},
 	[CATALOG_ENDPOINT] = {"endpoint", "endpoint_pkey", 1},
+	[CATALOG_CHAIN_POLICY] = {"chain_policy", "chain_policy_pkey", 1},
 };
 
 #define NTABLES ((int) lengthof(tables))
 
 CatalogCache catalog_models;
 CatalogCache catalog_servers;
+CatalogCache catalog_policies;
 
 static Oid	table_oids[NTABLES];
 static Oid	index_oids[NTABLES];
@@ -67,6 +69,7 @@ relation_changed(Datum arg, Oid relid)
 		if (relid == InvalidOid || relid == table_oids[i])
 		{
 			catalog_models.stale = true;
+			catalog_policies.stale = true;
 			forget_tables();
 			return;
 		}
@@ -99,11 +102,14 @@ register_callbacks(void)
 
 /*
  * To be called before anything is looked up in the cache: takes in what other
- * sessions have committed, and drops what that has made stale.
+ * sessions have committed, and drops what that has made stale.  True: it has
+ * nothing that was kept before.
  */
-void
+bool
 catalog_cache_enter(CatalogCache *cache)
 {
+	bool		dropped = cache->context == NULL;
+
 	register_callbacks();
 	if (IsTransactionState())
 		AcceptInvalidationMessages();
@@ -116,8 +122,10 @@ catalog_cache_enter(CatalogCache *cache)
 		cache->entries = NULL;
 		cache->keys = NULL;
 		MemoryContextReset(cache->context);
+		dropped = true;
 	}
 	cache->stale = false;
+	return dropped;
 }
 
 /* A hash table by name that goes when the cache is dropped. */
@@ -133,6 +141,7 @@ catalog_cache_names(CatalogCache *cache, const char *title, Size entry_size)
 					   HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 }
 
+/* Where the tables are; an older version of the extension may lack one. */
 static void
 find_tables(void)
 {
@@ -152,10 +161,7 @@ find_tables(void)
 
 		if (!OidIsValid(table) || !OidIsValid(index) ||
 			getExtensionOfObject(RelationRelationId, table) != extension)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("table \"chaincall.%s\" of the extension or its primary key does not exist",
-							tables[i].name)));
+			continue;
 		table_oids[i] = table;
 		index_oids[i] = index;
 	}
@@ -175,6 +181,12 @@ catalog_table_open(CatalogTable which)
 		CHECK_FOR_INTERRUPTS();
 		if (!OidIsValid(table_oids[which]))
 			find_tables();
+		if (!OidIsValid(table_oids[which]))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("table \"chaincall.%s\" of the extension or its primary key does not exist",
+							tables[which].name),
+					 errhint("If the extension is of an older version, run ALTER EXTENSION chaincall UPDATE.")));
 		rel = try_table_open(table_oids[which], AccessShareLock);
 		if (rel != NULL)
 			return rel;
@@ -183,7 +195,7 @@ catalog_table_open(CatalogTable which)
 }
 
 /*
- * Starts a scan of the rows of one model in the order of the primary key, or
+ * Starts a scan of the rows of one name in the order of the primary key, or
  * of all rows where name is NULL, of what catalog_table_open(which) gave.  End
  * it with systable_endscan().
  */

@@ -31,13 +31,15 @@ typedef struct CatalogCache
 typedef enum CatalogTable
 {
 	CATALOG_MODEL,
-	CATALOG_ENDPOINT
+	CATALOG_ENDPOINT,
+	CATALOG_CHAIN_POLICY
 } CatalogTable;
 
 extern CatalogCache catalog_models;
 extern CatalogCache catalog_servers;
+extern CatalogCache catalog_policies;
 
-extern void catalog_cache_enter(CatalogCache *cache);
+extern bool catalog_cache_enter(CatalogCache *cache);
 extern HTAB *catalog_cache_names(CatalogCache *cache, const char *title,
 								 Size entry_size);
 extern Relation catalog_table_open(CatalogTable which);
@@ -54,5 +56,6 @@ typedef struct ServerEntry
 
 extern ServerEntry *catalog_server_entry(const char *name);
 extern void catalog_server_copy(ServerInfo *to, const ServerInfo *from);
+extern void catalog_server_free(ServerInfo *server);
 
 #endif							/* CHAINCALL_CATALOG_CACHE_H */

@@ -10,7 +10,11 @@
 #include "base/json.h"
 #include "catalog/catalog_cache.h"
 #include "catalog/catalog_option.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -52,6 +56,22 @@ jsonb_column(HeapTuple tuple, TupleDesc desc, int attno)
 	return isnull ? NULL : DatumGetJsonbPCopy(datum);
 }
 
+static void
+read_fallback(ModelInfo *model, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		datum = heap_getattr(tuple, MODEL_FALLBACK, desc, &isnull);
+	Datum	   *names;
+
+	if (isnull)
+		return;
+	deconstruct_array(DatumGetArrayTypeP(datum), TEXTOID, -1, false,
+					  TYPALIGN_INT, &names, NULL, &model->nfallback);
+	model->fallback = palloc(Max(model->nfallback, 1) * sizeof(char *));
+	for (int i = 0; i < model->nfallback; i++)
+		model->fallback[i] = TextDatumGetCString(names[i]);
+}
+
 static ModelInfo *
 model_from_tuple(HeapTuple tuple, TupleDesc desc)
 {
@@ -68,9 +88,29 @@ model_from_tuple(HeapTuple tuple, TupleDesc desc)
 	if (!isnull)
 		model->timeout_ms = (int) Min(option_interval_ms(DatumGetIntervalP(datum)),
 									  PG_INT32_MAX);
+	read_fallback(model, tuple, desc);
 	datum = heap_getattr(tuple, MODEL_PAUSED, desc, &isnull);
 	model->paused = !isnull && DatumGetBool(datum);
 	return model;
+}
+
+static uint64
+hash_text(const char *text, uint64 seed)
+{
+	return hash_bytes_extended((const unsigned char *) text, strlen(text),
+							   seed);
+}
+
+/* Never 0. */
+static uint64
+endpoint_id(const ModelInfo *model, const EndpointInfo *endpoint)
+{
+	uint64		hash = hash_text(model->name, MyDatabaseId);
+
+	hash = hash_text(endpoint->version, hash);
+	hash = hash_text(endpoint->server, hash);
+	hash = hash_text(endpoint->remote_name, hash);
+	return hash != 0 ? hash : 1;
 }
 
 static void
@@ -100,6 +140,7 @@ load_endpoints(ModelInfo *model)
 		endpoint->remote_name = text_column(tuple, desc, ENDPOINT_REMOTE_NAME);
 		endpoint->weight = DatumGetFloat8(heap_getattr(tuple, ENDPOINT_WEIGHT,
 													   desc, &isnull));
+		endpoint->id = endpoint_id(model, endpoint);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -149,7 +190,7 @@ catalog_model(const char *name, bool missing_ok)
 	ModelInfo  *model = NULL;
 	bool		found;
 
-	catalog_cache_enter(&catalog_models);
+	(void) catalog_cache_enter(&catalog_models);
 	if (strlen(name) < CATALOG_NAME_SIZE)
 	{
 		MemoryContext context;

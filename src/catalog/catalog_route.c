@@ -213,12 +213,19 @@ read_mapping(KeyEntry *entry, const ServerEntry *server, Oid role)
 	return true;
 }
 
+static bool
+has_usage(const ServerEntry *server, Oid role)
+{
+	return compat_server_aclcheck(server->info.oid, role,
+								  ACL_USAGE) == ACLCHECK_OK;
+}
+
 static void
 check_usage(const ServerEntry *server, const char *model, Oid role)
 {
 	char	   *name;
 
-	if (compat_server_aclcheck(server->info.oid, role, ACL_USAGE) == ACLCHECK_OK)
+	if (has_usage(server, role))
 		return;
 	name = GetUserNameFromId(role, true);
 	if (name == NULL)
@@ -236,13 +243,11 @@ check_usage(const ServerEntry *server, const char *model, Oid role)
 					 quote_identifier(name))));
 }
 
-/* What the role may spend at the server; raises where it may not call it. */
+/* What is known of the role's key at the server, or NULL. */
 static KeyEntry *
-key_entry(const ServerEntry *server, const char *model, Oid role)
+known_key(const ServerEntry *server, Oid role)
 {
 	KeyId		id = {server->info.oid, role};
-	KeyEntry	found = {{0}};
-	KeyEntry   *entry;
 
 	if (catalog_servers.keys == NULL)
 	{
@@ -254,7 +259,17 @@ key_entry(const ServerEntry *server, const char *model, Oid role)
 		catalog_servers.keys = hash_create("chaincall keys", 64, &ctl,
 										   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
-	entry = hash_search(catalog_servers.keys, &id, HASH_FIND, NULL);
+	return hash_search(catalog_servers.keys, &id, HASH_FIND, NULL);
+}
+
+/* What the role may spend at the server; raises where it may not call it. */
+static KeyEntry *
+key_entry(const ServerEntry *server, const char *model, Oid role)
+{
+	KeyId		id = {server->info.oid, role};
+	KeyEntry	found = {{0}};
+	KeyEntry   *entry = known_key(server, role);
+
 	if (entry != NULL)
 		return entry;
 
@@ -322,5 +337,41 @@ catalog_route(const ModelInfo *model, int endpoint, Oid userid)
 	route->mapping = key->mapping;
 	route->api_key = key->api_key ? pstrdup(key->api_key) : NULL;
 	route->endpoint = endpoint;
+	route->endpoint_id = way->id;
 	return route;
+}
+
+/* Frees what catalog_route() has given. */
+void
+catalog_route_free(Route *route)
+{
+	catalog_server_free(&route->server);
+	pfree(route->model);
+	pfree(route->version);
+	pfree(route->remote_name);
+	if (route->api_key != NULL)
+		pfree(route->api_key);
+	pfree(route);
+}
+
+/*
+ * Whether the role can go to the endpoint, which must be one of the model's.
+ * Then also the user mapping that it would spend (InvalidOid: none) and the
+ * server, which belongs to the cache.  Raises, as catalog_route() does, only
+ * where it may go there but its key is of no use.
+ */
+Reach
+catalog_reach(const ModelInfo *model, int endpoint, Oid userid, Oid *mapping,
+			  const ServerInfo **server)
+{
+	const ServerEntry *entry;
+
+	entry = catalog_server_entry(model->endpoints[endpoint].server);
+	if (entry == NULL)
+		return REACH_NO_SERVER;
+	if (known_key(entry, userid) == NULL && !has_usage(entry, userid))
+		return REACH_DENIED;
+	*mapping = key_entry(entry, model->name, userid)->mapping;
+	*server = &entry->info;
+	return REACH_YES;
 }

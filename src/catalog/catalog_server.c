@@ -47,6 +47,8 @@ read_option(ServerInfo *info, const char *option, const char *text)
 		info->timeout_ms = read_milliseconds(info->name, option, text);
 	else if (strcmp(option, "connect_timeout") == 0)
 		info->connect_timeout_ms = read_milliseconds(info->name, option, text);
+	else if (strcmp(option, "attempt_timeout") == 0)
+		info->attempt_timeout_ms = read_milliseconds(info->name, option, text);
 	else if (strcmp(option, "max_in_flight") == 0)
 	{
 		if (!option_count(text, &info->max_in_flight) ||
@@ -104,7 +106,7 @@ catalog_server_entry(const char *name)
 	MemoryContext context;
 	MemoryContext old;
 
-	catalog_cache_enter(&catalog_servers);
+	(void) catalog_cache_enter(&catalog_servers);
 	if (strlen(name) >= NAMEDATALEN)
 		return NULL;
 	if (catalog_servers.entries == NULL)
@@ -186,4 +188,26 @@ catalog_server_copy(ServerInfo *to, const ServerInfo *from)
 	to->headers = copy_varlena(from->headers);
 	to->request = copy_varlena(from->request);
 	to->answer = copy_varlena(from->answer);
+}
+
+static void
+free_part(const void *part)
+{
+	if (part != NULL)
+		pfree(unconstify(void *, part));
+}
+
+/* Frees what catalog_server_copy() has made. */
+void
+catalog_server_free(ServerInfo *server)
+{
+	free_part(server->name);
+	free_part(server->api);
+	free_part(server->url);
+	free_part(server->proxy);
+	free_part(server->ca_file);
+	free_part(server->path);
+	free_part(server->headers);
+	free_part(server->request);
+	free_part(server->answer);
 }

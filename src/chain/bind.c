@@ -33,21 +33,47 @@
 
 /* ---- model ---- */
 
+static const ModelInfo *
+find_model(const char *name, int line)
+{
+	const ModelInfo *model = catalog_model(name, true);
+
+	if (model == NULL)
+	{
+		const char *nearest = catalog_nearest_model(name);
+
+		definition_error(line, ERRCODE_UNDEFINED_OBJECT,
+						 nearest ? psprintf("Did you mean \"%s\"?", nearest) :
+						 "Add it first: INSERT INTO chaincall.model (name) VALUES (...)",
+						 "unknown model \"%s\"", name);
+	}
+	return model;
+}
+
+/* What one model is asked another must understand. */
+static void
+bind_fallback(const ModelStep *step_model, const char *kind)
+{
+	for (int i = 0; step_model->fallback[i] != NULL; i++)
+	{
+		const ModelInfo *model = find_model(step_model->fallback[i],
+											step_model->fallback_lines[i]);
+
+		if (strcmp(model->kind, kind) != 0)
+			definition_error(step_model->fallback_lines[i],
+							 ERRCODE_INVALID_FUNCTION_DEFINITION,
+							 psprintf("Name models of kind %s.", kind),
+							 "model \"%s\" in \"fallback\" is of kind %s",
+							 step_model->fallback[i], model->kind);
+	}
+}
+
 static void
 bind_model(const Step *step)
 {
 	const ModelStep *step_model = step->model;
-	const ModelInfo *model = catalog_model(step_model->name, true);
+	const ModelInfo *model = find_model(step_model->name, step_model->line);
 
-	if (model == NULL)
-	{
-		const char *nearest = catalog_nearest_model(step_model->name);
-
-		definition_error(step_model->line, ERRCODE_UNDEFINED_OBJECT,
-						 nearest ? psprintf("Did you mean \"%s\"?", nearest) :
-						 "Add it first: INSERT INTO chaincall.model (name) VALUES (...)",
-						 "unknown model \"%s\"", step_model->name);
-	}
 	if (strcmp(model->kind, "image") == 0 || strcmp(model->kind, "audio") == 0)
 		definition_error(step_model->line, ERRCODE_FEATURE_NOT_SUPPORTED,
 						 "A later version will know it.",
@@ -65,6 +91,8 @@ bind_model(const Step *step)
 						 "Use \"prompt\" or \"messages\" in place of \"input\".",
 						 "model \"%s\" is of kind chat and takes no \"input\"",
 						 step_model->name);
+	if (step_model->fallback != NULL)
+		bind_fallback(step_model, pstrdup(model->kind));
 }
 
 /* ---- sql ---- */

@@ -63,11 +63,10 @@ find_by_name(const char *name)
 
 /*
  * The chain of that name or signature, found by the search_path.  Raises when
- * there is none, when a name is ambiguous, and when the current user may not
- * execute it.
+ * there is none and when a name is ambiguous.
  */
 Oid
-chain_find(const char *name)
+chain_find_known(const char *name)
 {
 	Oid			found;
 
@@ -81,6 +80,15 @@ chain_find(const char *name)
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("chain \"%s\" does not exist", name),
 				 errhint("A chain is a function in LANGUAGE chaincall; check its name and search_path.")));
+	return found;
+}
+
+/* The same, and raises when the current user may not execute it. */
+Oid
+chain_find(const char *name)
+{
+	Oid			found = chain_find_known(name);
+
 	if (compat_proc_aclcheck(found, GetUserId(), ACL_EXECUTE) != ACLCHECK_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHAIN_DENIED),

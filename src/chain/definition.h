@@ -91,6 +91,8 @@ typedef struct ModelStep
 {
 	const char *name;
 	int			line;			/* of the name */
+	const char **fallback;		/* NULL-terminated; NULL: the model's own */
+	int		   *fallback_lines;
 	CallForm	form;
 	Template   *prompt;
 	MessageStep *messages;

@@ -74,7 +74,11 @@ typedef struct Pinned
 
 /* chain/chain_find.c */
 extern Oid	chain_find(const char *name);
+extern Oid	chain_find_known(const char *name);
 extern Oid	chain_find_signature(const char *signature);
+
+/* chain/pin_build.c */
+extern char *pin_signature(Oid function);
 
 /* chain/pin.c: in sessions */
 extern PinMade *pin_make(Oid function);

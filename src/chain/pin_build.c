@@ -44,9 +44,12 @@ type_name(Oid type)
 	return format_type_extended(type, -1, FORMAT_TYPE_FORCE_QUALIFY);
 }
 
-/* schema.name(types); types of pg_catalog go without it. */
-static char *
-signature_of(Oid function)
+/*
+ * The function as schema.name(types), types of pg_catalog without it, palloc'd.
+ * Raises where it was dropped.
+ */
+char *
+pin_signature(Oid function)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Form_pg_proc proc;
@@ -211,7 +214,7 @@ put_function(PinBuild *build, JsonbParseState **state,
 	const char *helper = helper_name(function->oid);
 
 	(void) pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-	put_text(state, "function", signature_of(function->oid));
+	put_text(state, "function", pin_signature(function->oid));
 	put_bool(state, "chain", function->is_chain);
 	put_bool(state, "set", function->set);
 	put_text(state, "result", type_name(function->result));
@@ -286,7 +289,7 @@ put_chain(PinBuild *build, JsonbParseState **state,
 	ListCell   *lc;
 
 	(void) pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-	put_text(state, "signature", signature_of(definition->function));
+	put_text(state, "signature", pin_signature(definition->function));
 	put_text(state, "name", definition->name);
 	put_text(state, "body", body_of(definition->function));
 	put_args(build, state, definition, nested);
@@ -365,7 +368,7 @@ pin_build(Oid function, MemoryContext cxt)
 	PinMade    *made = palloc0(sizeof(PinMade));
 
 	made->function = function;
-	made->signature = signature_of(function);
+	made->signature = pin_signature(function);
 	made->closure = json_copy(cxt, closure);
 	made->needs_executor = build.needs_executor;
 	hash_closure(made);

@@ -420,12 +420,44 @@ plan_succeed(ChainPlan *plan, Task *task, const Jsonb *output)
 	MemoryContextReset(plan->scratch);
 }
 
+/* Does an on_error of the item, or of what is around it, catch its failures? */
+static bool
+is_caught(const ItemRun *item)
+{
+	for (; item != NULL; item = plan_around(item->run))
+	{
+		if (item->phase != ITEM_HANDLER &&
+			item->run->step->on_error != ON_ERROR_FAIL)
+			return true;
+	}
+	return false;
+}
+
+/* What the task asks goes with an error that a person may come to see. */
+void
+plan_note_input(ChainPlan *plan, const Task *task, const ItemRun *item,
+				StepError *error)
+{
+	MemoryContext old;
+	Jsonb	   *input;
+
+	if (plan->ops->asked == NULL || error->input != NULL || is_caught(item))
+		return;
+	old = MemoryContextSwitchTo(plan->scratch);
+	input = plan->ops->asked(plan->driver, task);
+	if (input != NULL)
+		error->input = plan_keep(plan, input);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(plan->scratch);
+}
+
 /* The task has failed; error must live as long as the plan.  Frees the task. */
 void
 plan_fail(ChainPlan *plan, Task *task, StepError *error)
 {
 	ItemRun    *item = take_task(task);
 
+	plan_note_input(plan, task, item, error);
 	MemoryContextDelete(task->cxt);
 	error = plan_place_error(plan, item->run, item, error);
 	if (error->cls == CLASS_TIMEOUT)

@@ -45,6 +45,8 @@ typedef struct Task
 	int			attempt;		/* of sql and function steps, from 1 */
 	int64		deadline_us;	/* clock_us(), or CLOCK_NEVER */
 	bool		catchable;		/* the chain goes on when it fails */
+	bool		repeatable;		/* in a called chain that may be tried again as a
+								 * whole: the same path may come again */
 	MemoryContext cxt;			/* owns all of it */
 	CallSpec	call;			/* of a model */
 	Jsonb	  **params;			/* of a statement or function */
@@ -79,6 +81,12 @@ typedef struct PlanOps
 						   const Jsonb *args, bool *null_for_strict);
 	Jsonb	   *(*result) (void *driver, const Definition *definition,
 						   Jsonb *output);
+
+	/*
+	 * What the task asks, for the error of a run that nothing catches (NULL:
+	 * not known), in the current memory context.  NULL: nobody wants it.
+	 */
+	Jsonb	   *(*asked) (void *driver, const Task *task);
 } PlanOps;
 
 typedef struct PlanOptions

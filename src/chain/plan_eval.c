@@ -469,6 +469,7 @@ render_model(const Step *step, Task *task, Env *env)
 	CallSpec   *call = &task->call;
 
 	call->model = model->name;
+	call->fallback = model->fallback;
 	call->path = task->path;
 	call->form = model->form;
 	if (model->form == CALL_MESSAGES)
@@ -593,6 +594,23 @@ work_render(Evaluation *evaluation)
 	move_to_task(task, n);
 }
 
+/* May a function step around the item run its chain again? */
+static bool
+is_repeatable(const ItemRun *item)
+{
+	const ItemRun *caller;
+
+	while ((caller = item->run->chain->parent) != NULL)
+	{
+		const RetryPolicy *retry = caller->run->step->retry;
+
+		if (retry != NULL && retry->attempts > 1)
+			return true;
+		item = caller;
+	}
+	return false;
+}
+
 /* Makes the task of an item that is ready, everything rendered. */
 StepError *
 plan_render(ChainPlan *plan, ItemRun *item, Task **result)
@@ -621,6 +639,7 @@ plan_render(ChainPlan *plan, ItemRun *item, Task **result)
 	task->attempt = item->attempt;
 	task->deadline_us = item->limit_us;
 	task->catchable = item->catchable;
+	task->repeatable = is_repeatable(item);
 	task->item = item;
 	MemoryContextSwitchTo(old);
 

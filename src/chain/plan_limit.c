@@ -187,6 +187,8 @@ plan_time_out(ChainPlan *plan, ItemRun *item, int64 now_us)
 									 (long long) item->run->step->timeout_ms),
 							NULL,
 							"Raise \"timeout\", or say with \"on_error\" what is to happen then.");
+	if (item->task != NULL)
+		plan_note_input(plan, item->task, item, error);
 	plan_item_fail(plan, item, error);
 }
 

@@ -170,6 +170,8 @@ extern ItemRun *plan_around(const StepRun *run);
 extern StepRun *plan_make_run(ChainPlan *plan, const Step *step,
 							  RunRole role, ItemRun *parent,
 							  ChainRun *chain);
+extern void plan_note_input(ChainPlan *plan, const Task *task,
+							const ItemRun *item, StepError *error);
 extern void plan_abort_inside(ChainPlan *plan, ItemRun *item);
 
 /* plan_limit.c */

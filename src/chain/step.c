@@ -49,7 +49,7 @@ static const char *const modifiers[] = {
 };
 
 static const char *const later[] = {
-	"tools", "max_turns", "images", "fallback", "cache", "stream", NULL
+	"tools", "max_turns", "images", "cache", "stream", NULL
 };
 
 static Step *parse_step(Definition *definition, YamlNode *node,

@@ -205,12 +205,45 @@ step_returns(Definition *definition, const YamlNode *node)
 	return shape;
 }
 
+static void
+add_fallback(ModelStep *model, const YamlNode *node, int at)
+{
+	const char *name = step_text(node, "fallback");
+	bool		twice = strcmp(name, model->name) == 0;
+
+	for (int i = 0; i < at && !twice; i++)
+		twice = strcmp(name, model->fallback[i]) == 0;
+	if (twice)
+		definition_error(node->line, ERRCODE_SYNTAX_ERROR,
+						 "Leave it out: no model is tried twice.",
+						 "\"fallback\" names \"%s\" again", name);
+	model->fallback[at] = name;
+	model->fallback_lines[at] = node->line;
+}
+
+/* `fallback`: the name of a model, or a list of such. */
+static void
+parse_fallback(ModelStep *model, const YamlNode *node)
+{
+	int			n = node->type == YAML_LIST ? node->count : 1;
+
+	model->fallback = palloc0((n + 1) * sizeof(char *));
+	model->fallback_lines = palloc0((n + 1) * sizeof(int));
+	if (node->type != YAML_LIST)
+	{
+		add_fallback(model, node, 0);
+		return;
+	}
+	for (int i = 0; i < n; i++)
+		add_fallback(model, node->items[i], i);
+}
+
 /* Parses the own keys of a model step; line is the step's. */
 ModelStep *
 model_step_parse(Definition *definition, const YamlNode *node, int line)
 {
 	static const char *const excluded[] = {"system", "params", "extra",
-		"returns", "schema", "reask", NULL
+		"returns", "schema", "reask", "fallback", NULL
 	};
 	ModelStep  *model = palloc0(sizeof(ModelStep));
 	const YamlNode *part;
@@ -219,6 +252,9 @@ model_step_parse(Definition *definition, const YamlNode *node, int line)
 	model->name = step_text(part, "model");
 	model->line = part->line;
 	parse_form(model, node, line);
+	if ((part = yaml_get(node, "fallback")) != NULL &&
+		model->form != CALL_REQUEST)
+		parse_fallback(model, part);
 	if (model->form == CALL_REQUEST)
 	{
 		for (int i = 0; excluded[i] != NULL; i++)

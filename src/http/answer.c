@@ -307,6 +307,7 @@ answer_tell(HttpExchange *exchange, HttpAnswer *answer)
 	if (exchange->first_byte_us == 0)
 		return;
 
+	answer->source = easy;
 	curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
 	answer->status = (int) status;
 	answer->content_type = header_value(easy, "Content-Type");
@@ -320,4 +321,14 @@ answer_tell(HttpExchange *exchange, HttpAnswer *answer)
 		answer->body = exchange->body;
 		answer->body_len = exchange->received;
 	}
+}
+
+/*
+ * The value of the answer's header of that name, whatever the case; NULL: it
+ * has none.  Raw bytes of the service's, good during the callback.
+ */
+const char *
+http_answer_header(const HttpAnswer *answer, const char *name)
+{
+	return answer->source ? header_value(answer->source, name) : NULL;
 }

@@ -56,6 +56,7 @@ typedef struct HttpAnswer
 	int64		sent_us;		/* clock_us() when the request was written, 0 */
 	int64		first_byte_us;	/* clock_us() of the answer's first byte, 0 */
 	int			http_version;	/* 10, 11, 20, 30 */
+	void	   *source;			/* of http_answer_header() */
 } HttpAnswer;
 
 typedef struct HttpExchange HttpExchange;
@@ -64,6 +65,8 @@ typedef void (*HttpDone) (HttpExchange *exchange, const HttpAnswer *answer,
 
 extern HttpExchange *http_start(const HttpRequest *request, HttpDone done,
 								void *arg);
+extern const char *http_answer_header(const HttpAnswer *answer,
+									  const char *name);
 extern void http_cancel(HttpExchange *exchange);
 extern int	http_turn(int64 wait_until_us);
 extern bool http_settle(int64 wait_until_us);

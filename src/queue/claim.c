@@ -5,10 +5,15 @@
  * One statement claims for many owners: for each it walks (owner, rank, id) of the
  * queued jobs from the owner's mark on and skips what another claimer has
  * locked.  Where the mark comes from and how it moves is board.h's.
+ *
+ * Jobs of a paused chain are not skipped, each claim would have to walk past
+ * them again: they are put aside as `waiting`, until the maintainer finds the
+ * chain resumed (hold.c).
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/catalog.h"
 #include "catalog/pg_type.h"
 #include "chain/local.h"
 #include "executor/spi.h"
@@ -18,18 +23,32 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+/* The jobs that are next, and what becomes of them. */
+#define PICKED \
+	"WITH picked AS MATERIALIZED (" \
+	" SELECT j.id, j.started_at FROM unnest($1, $2, $3, $4) AS o(owner, mark, after, quota)," \
+	" LATERAL (SELECT q.id, q.started_at FROM chaincall.job q" \
+	"   WHERE q.owner = o.owner AND q.state = 'queued' AND (q.rank, q.id) >= (o.mark, o.after)" \
+	"   AND (q.expires_at IS NULL OR q.expires_at > pg_catalog.clock_timestamp())" \
+	"   ORDER BY q.rank, q.id LIMIT o.quota FOR UPDATE SKIP LOCKED) j)" \
+	" UPDATE chaincall.job u SET "
+#define CLAIMED \
+	" FROM picked p WHERE u.id = p.id" \
+	" RETURNING u.id, u.owner, u.rank, u.chain, u.definition, u.input, p.started_at IS NOT NULL," \
+	" u.deaths, u.created_at, u.expires_at, u.state = 'waiting', u.retried_at, u.deadlines"
+
 static const char claim_sql[] =
-"WITH picked AS MATERIALIZED ("
-" SELECT j.id, j.started_at FROM unnest($1, $2, $3, $4) AS o(owner, mark, after, quota),"
-" LATERAL (SELECT q.id, q.started_at FROM chaincall.job q"
-"   WHERE q.owner = o.owner AND q.state = 'queued' AND (q.rank, q.id) >= (o.mark, o.after)"
-"   AND (q.expires_at IS NULL OR q.expires_at > pg_catalog.clock_timestamp())"
-"   ORDER BY q.rank, q.id LIMIT o.quota FOR UPDATE SKIP LOCKED) j)"
-" UPDATE chaincall.job u SET state = 'running', worker = $5,"
-" started_at = coalesce(u.started_at, pg_catalog.clock_timestamp())"
-" FROM picked p WHERE u.id = p.id"
-" RETURNING u.id, u.owner, u.rank, u.chain, u.definition, u.input, p.started_at IS NOT NULL,"
-" u.deaths, u.created_at, u.expires_at, u.deadlines";
+PICKED "state = 'running', worker = $5, started_at = coalesce(u.started_at, pg_catalog.clock_timestamp())" CLAIMED;
+
+/* the same, where some chains are paused */
+#define IS_PAUSED "u.chain = ANY ($6)"
+
+static const char claim_unpaused_sql[] =
+PICKED "state = CASE WHEN " IS_PAUSED " THEN 'waiting' ELSE 'running' END,"
+" worker = CASE WHEN " IS_PAUSED " THEN NULL ELSE $5 END,"
+" waits_on = CASE WHEN " IS_PAUSED " THEN 'chain ' || u.chain END,"
+" run_at = CASE WHEN " IS_PAUSED " THEN 'infinity' ELSE u.run_at END,"
+" started_at = CASE WHEN " IS_PAUSED " THEN u.started_at ELSE coalesce(u.started_at, pg_catalog.clock_timestamp()) END" CLAIMED;
 
 static const char definition_sql[] =
 "SELECT body FROM chaincall.definition WHERE sha256 = $1 LIMIT 1";
@@ -83,32 +102,57 @@ read_job(HeapTuple tuple, TupleDesc desc)
 	job->expires_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 10, &isnull));
 	if (isnull)
 		job->expires_at = DT_NOEND;
-	deadlines = SPI_getbinval(tuple, desc, 11, &isnull);
+	job->held = DatumGetBool(SPI_getbinval(tuple, desc, 11, &isnull));
+	job->retried_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 12, &isnull));
+	if (isnull)
+		job->retried_at = 0;
+	deadlines = SPI_getbinval(tuple, desc, 13, &isnull);
 	if (!isnull)
 		job->deadlines = DatumGetJsonbPCopy(deadlines);
 	return job;
 }
 
+static Datum
+text_array(const char **texts, int n)
+{
+	Datum	   *datums = palloc(n * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		datums[i] = CStringGetTextDatum(texts[i]);
+	return PointerGetDatum(construct_array(datums, n, TEXTOID, -1, false,
+										   TYPALIGN_INT));
+}
+
 /*
  * Claims up to `quota` jobs for each of the owners, in a transaction of
- * queue_begin(): they are `running` under the incarnation when that commits.
- * A List of ClaimedJob in cxt, in no order.
+ * queue_begin(): they are `running` under the incarnation when that commits,
+ * but for those that are held.  A List of ClaimedJob in cxt, in no order.
  */
 List *
 queue_claim(const BoardClaim *claims, int nclaims, uint64 incarnation,
 			MemoryContext cxt)
 {
-	static SPIPlanPtr plan = NULL;
-	Oid			types[] = {OIDARRAYOID, TIMESTAMPTZARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8OID};
-	Datum		values[5];
+	static SPIPlanPtr claim_plan = NULL;
+	static SPIPlanPtr unpaused_plan = NULL;
+	Oid			types[] = {OIDARRAYOID, TIMESTAMPTZARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8OID, TEXTARRAYOID};
+	Datum		values[6];
+	const char **paused;
+	int			npaused = catalog_paused_chains(&paused);
+	SPIPlanPtr	plan;
 	List	   *jobs = NIL;
 	MemoryContext old;
 
 	values[0] = claim_arrays(claims, nclaims, &values[1], &values[2],
 							 &values[3]);
 	values[4] = Int64GetDatum((int64) incarnation);
-	if (SPI_execute_plan(local_plan(&plan, claim_sql, 5, types), values, NULL,
-						 false, 0) != SPI_OK_UPDATE_RETURNING)
+	if (npaused == 0)
+		plan = local_plan(&claim_plan, claim_sql, 5, types);
+	else
+	{
+		values[5] = text_array(paused, npaused);
+		plan = local_plan(&unpaused_plan, claim_unpaused_sql, 6, types);
+	}
+	if (SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_UPDATE_RETURNING)
 		elog(ERROR, "could not claim jobs");
 	old = MemoryContextSwitchTo(cxt);
 	for (uint64 i = 0; i < SPI_processed; i++)

@@ -51,7 +51,7 @@ static const char still_sql[] =
 " WHERE q.id = e.id AND q.worker IS NOT DISTINCT FROM $2";
 
 static const char dead_sql[] =
-"UPDATE chaincall.job SET deaths = deaths + $2 WHERE id = $1 RETURNING owner, chain";
+"UPDATE chaincall.job SET deaths = deaths + $2 WHERE id = $1";
 
 typedef struct Column
 {
@@ -160,20 +160,28 @@ add_deaths(const JobEnd *end)
 {
 	Oid			types[] = {UUIDOID, INT4OID};
 	Datum		values[] = {UUIDPGetDatum(&end->job), Int32GetDatum(end->deaths)};
-	bool		isnull;
-	Oid			owner;
-	char	   *chain;
 
 	if (SPI_execute_with_args(dead_sql, 2, types, values, NULL, false,
-							  0) != SPI_OK_UPDATE_RETURNING ||
+							  0) != SPI_OK_UPDATE ||
 		SPI_processed != 1)
 		elog(ERROR, "could not count deaths of a job");
-	owner = DatumGetObjectId(upkeep_column(0, 1, &isnull));
-	chain = TextDatumGetCString(upkeep_column(0, 2, &isnull));
-	queue_alert("dead_letter", &end->job, owner,
-				psprintf("%s: a step of the job has ended its executor %d times",
-						 chain, end->deaths),
-				"The server's log says how the executors ended.");
+}
+
+/* What a person shall see of those that are written. */
+static void
+tell_failures(JobEnd **ends, int n)
+{
+	DeadLetter *letters = palloc(n * sizeof(DeadLetter));
+	int			nletters = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (!ends[i]->done || strcmp(ends[i]->state, "failed") != 0)
+			continue;
+		letters[nletters].job = ends[i]->job;
+		letters[nletters++].input = ends[i]->input;
+	}
+	queue_dead_letters(letters, nletters);
 }
 
 /* Jobs that have ended need no answers. */
@@ -253,6 +261,7 @@ requeue_answered(JobEnd **ends, int n)
  * Writes the ends of jobs that the incarnation owns, in a transaction of
  * queue_begin().  Sets done of those that were written, lost of those that
  * are not ours any more; the others are locked by somebody: try again later.
+ * Each that has failed has its alert in the same transaction.
  */
 void
 queue_finish(JobEnd **ends, int n, uint64 incarnation)
@@ -313,4 +322,5 @@ queue_finish(JobEnd **ends, int n, uint64 incarnation)
 	}
 	drop_questions(ends, n);
 	requeue_answered(ends, n);
+	tell_failures(ends, n);
 }

@@ -71,20 +71,6 @@ run_plan(SPIPlanPtr plan, Datum *values, int expected)
 
 /* ---- promotion ---- */
 
-static int
-promoted(void)
-{
-	int			n = 0;
-
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		bool		isnull;
-
-		n += (int) DatumGetInt64(upkeep_column(i, 3, &isnull));
-	}
-	return n;
-}
-
 static TimestampTz
 first_due(TimestampTz from)
 {
@@ -119,7 +105,7 @@ queue_promote(TimestampTz *next_due)
 	queue_begin();
 	run_plan(local_plan(&plan, promote_sql, 2, types), values, SPI_OK_SELECT);
 	owners = upkeep_owners(cxt);
-	n = promoted();
+	n = upkeep_moved(3);
 	*next_due = first_due(*next_due);
 	/* a crash takes nothing away: the jobs would be due again */
 	upkeep_commit(false, cxt);

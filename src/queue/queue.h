@@ -26,6 +26,12 @@
 
 /* ---- transactions (queue.c) ---- */
 
+/*
+ * Runs work(arg) for no more than chaincall.inline_timeout of CPU time; the
+ * error as data, or NULL.  Set by the process that applies actions.
+ */
+extern StepError *(*queue_bounded) (void (*work) (void *), void *arg, bool slow);
+
 extern void queue_settings_once(void);
 extern void queue_begin(void);
 extern void queue_commit(bool durable);
@@ -41,13 +47,23 @@ typedef struct ClaimedJob
 	char	   *chain;			/* resolved signature */
 	uint8		definition[DEFINITION_HASH_LEN];
 	Jsonb	   *input;
+	bool		held;			/* put aside: its chain is paused */
 	bool		resumed;		/* was claimed before: may have checkpoints */
 	int			deaths;
 	TimestampTz created_at;
 	TimestampTz expires_at;		/* DT_NOEND: never */
 	Jsonb	   *deadlines;		/* of what was under way when it was parked;
 								 * NULL: none */
+	TimestampTz retried_at;		/* by a person, last; 0: never */
+	List	   *given;			/* of GivenInput; set by who claims */
 } ClaimedJob;
+
+/* What a person has given as the input of a step. */
+typedef struct GivenInput
+{
+	char	   *path;
+	Jsonb	   *input;
+} GivenInput;
 
 extern List *queue_claim(const BoardClaim *claims, int nclaims,
 						 uint64 incarnation, MemoryContext cxt);
@@ -87,14 +103,17 @@ typedef struct Checkpoint
 	char	   *path;
 	Jsonb	   *output;			/* NULL: no success yet */
 	int			failures;		/* highest try */
-	int			used;			/* of these, attempts that count as such */
+	int			used;			/* of these, attempts that count as such: since
+								 * a person had the job tried again */
 	TimestampTz last_ended;
 } Checkpoint;
 
 extern void queue_checkpoint(SpanRow **rows, int nrows, uint64 incarnation);
 extern Jsonb *queue_checkpoint_output(const pg_uuid_t *job, const char *path,
 									  MemoryContext cxt);
-extern List *queue_checkpoints(const pg_uuid_t *job, MemoryContext cxt);
+extern List *queue_checkpoints(const pg_uuid_t *job, TimestampTz retried_at,
+							   MemoryContext cxt);
+extern List *queue_given(const pg_uuid_t *job, MemoryContext cxt);
 
 /* ---- questions (question.c) ---- */
 
@@ -131,6 +150,7 @@ typedef struct JobEnd
 	const char *state;			/* succeeded, failed, cancelled, waiting */
 	Jsonb	   *output;
 	Jsonb	   *error;
+	Jsonb	   *input;			/* of the step that failed; NULL: not known */
 	/* of waiting: */
 	TimestampTz run_at;			/* DT_NOEND: time alone will not end it */
 	const char *waits_on;		/* what it waits for beside time; NULL: nothing */
@@ -147,12 +167,13 @@ typedef struct JobEnd
 
 extern void queue_finish(JobEnd **ends, int nends, uint64 incarnation);
 
-/* ---- the maintainer's part (recover.c, action.c, retain.c) ---- */
+/* ---- the maintainer's part (recover.c, action.c, hold.c, retain.c) ---- */
 
 extern int	queue_recover(void);
 extern void queue_look(void);
 extern int	queue_promote(TimestampTz *next_due);
 extern int	queue_expire(void);
+extern void queue_let_go(void);
 extern int	queue_apply_actions(void);
 extern void queue_make_partitions(void);
 extern void queue_make_first_partitions(void);

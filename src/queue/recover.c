@@ -44,7 +44,7 @@ static const char orphans_sql[] =
 " SELECT m.owner, pg_catalog.min(m.rank), pg_catalog.count(*) FROM moved m GROUP BY m.owner";
 
 static const char accused_sql[] =
-"SELECT q.state, q.worker, q.deaths, q.owner, q.rank, q.chain, q.started_at IS NULL FROM chaincall.job q WHERE q.id = $1";
+"SELECT q.state, q.worker, q.deaths, q.owner, q.rank, q.started_at IS NULL FROM chaincall.job q WHERE q.id = $1";
 
 /* ---- deaths of a job's own making ---- */
 
@@ -56,7 +56,6 @@ typedef struct Accused
 	uint64		worker;			/* 0: none */
 	int			deaths;
 	OwnerJobs	jobs;
-	char	   *chain;
 } Accused;
 
 static bool
@@ -77,8 +76,7 @@ read_accused(const pg_uuid_t *job, const char *lock, Accused *accused)
 	accused->deaths = DatumGetInt32(upkeep_column(0, 3, &isnull));
 	accused->jobs.owner = DatumGetObjectId(upkeep_column(0, 4, &isnull));
 	accused->jobs.rank = DatumGetTimestampTz(upkeep_column(0, 5, &isnull));
-	accused->chain = TextDatumGetCString(upkeep_column(0, 6, &isnull));
-	accused->jobs.unstarted = DatumGetBool(upkeep_column(0, 7, &isnull));
+	accused->jobs.unstarted = DatumGetBool(upkeep_column(0, 6, &isnull));
 	return true;
 }
 
@@ -114,6 +112,7 @@ bury(const pg_uuid_t *job, const Accused *accused)
 {
 	Oid			types[] = {UUIDOID, JSONBOID};
 	Datum		values[2];
+	DeadLetter	letter = {{{0}}};
 	char	   *message = psprintf("a step of the job has killed its worker %d times",
 								   accused->deaths + 1);
 
@@ -125,9 +124,8 @@ bury(const pg_uuid_t *job, const Accused *accused)
 								 " finished_at = pg_catalog.clock_timestamp() WHERE id = $1",
 								 2, types, values, NULL, false, 0);
 	queue_unask_jobs(job, 1);
-	queue_alert("dead_letter", job, accused->jobs.owner,
-				psprintf("%s: %s", accused->chain, message),
-				"The server's log says how the workers died.");
+	letter.job = *job;
+	queue_dead_letters(&letter, 1);
 }
 
 /* Judges an entry; false: somebody has locked the job, try again later. */
@@ -216,19 +214,14 @@ free_batch(uint64 incarnation)
 	Oid			types[] = {INT8OID};
 	Datum		values[] = {Int64GetDatum((int64) incarnation)};
 	List	   *owners;
-	int			n = 0;
+	int			n;
 
 	queue_begin();
 	if (SPI_execute_plan(local_plan(&plan, orphans_sql, 1, types), values,
 						 NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not free jobs of a dead worker");
 	owners = upkeep_owners(cxt);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		bool		isnull;
-
-		n += (int) DatumGetInt64(upkeep_column(i, 3, &isnull));
-	}
+	n = upkeep_moved(3);
 	/* a crash takes nothing away: the worker is as dead as before */
 	upkeep_commit(false, cxt);
 	upkeep_tell(owners);

@@ -18,6 +18,7 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "queue/board.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
@@ -160,5 +161,7 @@ chaincall_definitions_changed(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("this function is called after changes of chaincall's own tables")));
 	CacheInvalidateRelcache(trigger->tg_relation);
+	/* jobs may wait for what was paused */
+	board_announce_look();
 	return PointerGetDatum(NULL);
 }

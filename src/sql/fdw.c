@@ -224,6 +224,7 @@ static const OptionRule rules[] = {
 	{"url", ForeignServerRelationId, false, check_url},
 	{"timeout", ForeignServerRelationId, false, check_milliseconds},
 	{"connect_timeout", ForeignServerRelationId, false, check_milliseconds},
+	{"attempt_timeout", ForeignServerRelationId, false, check_milliseconds},
 	{"max_in_flight", ForeignServerRelationId, false, check_max_in_flight},
 	{"max_answer", ForeignServerRelationId, false, check_max_answer},
 	{"proxy", ForeignServerRelationId, false, check_proxy},

@@ -8,8 +8,10 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/shared.h"
+#include "call/health.h"
 #include "catalog/pg_authid.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -103,8 +105,62 @@ static const ErrorClass counted_classes[] = {
 	CLASS_INVALID, CLASS_CONTENT, CLASS_LIMIT, CLASS_TIMEOUT, CLASS_CANCELLED
 };
 
+static const char *
+breaker_name(BreakerState state)
+{
+	switch (state)
+	{
+		case BREAKER_OPEN:
+			return "open";
+		case BREAKER_HALF_OPEN:
+			return "half-open";
+		case BREAKER_CLOSED:
+			break;
+	}
+	return "closed";
+}
+
+/* Open before half-open before closed. */
+static int
+severity(BreakerState state)
+{
+	return state == BREAKER_OPEN ? 2 : state == BREAKER_HALF_OPEN;
+}
+
+/* The wall clock at clock_us(); 0: never. */
+static TimestampTz
+wall_time(int64 us)
+{
+	return us == 0 ? 0 : GetCurrentTimestamp() + (us - clock_us());
+}
+
+/* How the endpoints fare that a row counts; a model's row has no such thing. */
 static void
-emit_stats(ReturnSetInfo *result, const StatsRow *stats)
+put_health(Row *row, uint64 id, const HealthRow *healths, int count)
+{
+	HealthRow	sum = {0};
+
+	for (int i = 0; id > 1 && i < count; i++)
+	{
+		if (healths[i].names != id)
+			continue;
+		if (severity(healths[i].state) > severity(sum.state) ||
+			(healths[i].state == sum.state && healths[i].since_us > sum.since_us))
+		{
+			sum.state = healths[i].state;
+			sum.since_us = healths[i].since_us;
+		}
+		sum.cooling_until_us = Max(sum.cooling_until_us,
+								   healths[i].cooling_until_us);
+	}
+	put_text(row, id > 1 ? breaker_name(sum.state) : NULL);
+	put_time(row, wall_time(sum.since_us));
+	put_time(row, wall_time(sum.cooling_until_us));
+}
+
+static void
+emit_stats(ReturnSetInfo *result, const StatsRow *stats,
+		   const HealthRow *healths, int nhealths)
 {
 	Row			row = {0};
 	int64		ended = 0;
@@ -131,6 +187,7 @@ emit_stats(ReturnSetInfo *result, const StatsRow *stats)
 	put_text(&row, stats->last_failed_at != 0 ?
 			 error_class_name(stats->last_failure) : NULL);
 	put_time(&row, stats->since);
+	put_health(&row, stats->id, healths, nhealths);
 	emit(result, &row);
 }
 
@@ -139,11 +196,14 @@ Datum
 chaincall_stat_entries(PG_FUNCTION_ARGS)
 {
 	List	   *rows = stats_read(PG_GETARG_BOOL(0));
+	int			nhealths;
+	HealthRow  *healths = health_read(&nhealths);
 	ListCell   *lc;
 
 	InitMaterializedSRF(fcinfo, 0);
 	foreach(lc, rows)
-		emit_stats((ReturnSetInfo *) fcinfo->resultinfo, lfirst(lc));
+		emit_stats((ReturnSetInfo *) fcinfo->resultinfo, lfirst(lc), healths,
+				   nhealths);
 	return (Datum) 0;
 }
 

@@ -237,6 +237,18 @@ air_enter(AirKind kind, const pg_uuid_t *job, Oid owner, const char *path,
 	return entry;
 }
 
+/* It goes on with another model. */
+void
+air_what(AirEntry *entry, const char *what)
+{
+	if (entry == NULL || left ||
+		strncmp(entry->data.what, what, WHAT_LEN - 1) == 0)
+		return;
+	begin_change(entry);
+	keep_text(entry->data.what, WHAT_LEN, what);
+	end_change(entry);
+}
+
 /* It goes on elsewhere. */
 void
 air_where(AirEntry *entry, const char *where)

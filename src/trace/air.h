@@ -45,6 +45,7 @@ extern void air_init(void);
 extern AirEntry *air_enter(AirKind kind, const pg_uuid_t *job, Oid owner,
 						   const char *path, const char *what,
 						   const char *where);
+extern void air_what(AirEntry *entry, const char *what);
 extern void air_where(AirEntry *entry, const char *where);
 extern void air_progress(AirEntry *entry, int64 known, int64 done);
 extern void air_leave(AirEntry *entry);

@@ -116,9 +116,12 @@ hash_text(const char *text, uint64 seed)
 							   seed);
 }
 
-/* The names in full; neither 0 (free) nor 1 ("(other)"). */
-static uint64
-hash_names(const char *model, const char *version, const char *server)
+/*
+ * What an endpoint's names in full are known by, in this database; neither 0
+ * (free) nor 1 ("(other)").
+ */
+uint64
+stats_id(const char *model, const char *version, const char *server)
 {
 	uint64		hash = hash_text(model, MyDatabaseId);
 
@@ -292,7 +295,7 @@ stats_attempt_begin(const char *model, const char *version, const char *server)
 	if (stats_area == NULL || left || (mine == NULL && !join()))
 		return NULL;
 	now = GetCurrentTimestamp();
-	hash = hash_names(model, version, server);
+	hash = stats_id(model, version, server);
 	entry = find_entry(hash);
 	if (entry == NULL &&
 		pg_atomic_read_u32(&stats_area->nused) >= (uint32) stats_area->nentries)

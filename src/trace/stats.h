@@ -36,6 +36,7 @@ typedef struct StatsRow
 	const char *model;
 	const char *version;		/* NULL: a model's row */
 	const char *server;
+	uint64		id;				/* stats_id() of these; 0: a model's row */
 	int64		by_class[CLASS_CRASH + 1];	/* attempts that are over */
 	int64		in_flight;
 	int64		tokens_in;
@@ -54,6 +55,8 @@ typedef struct StatsRow
 
 extern Size stats_size(void);
 extern void stats_init(void);
+extern uint64 stats_id(const char *model, const char *version,
+					   const char *server);
 extern StatsEntry *stats_attempt_begin(const char *model, const char *version,
 									   const char *server);
 extern void stats_attempt_end(StatsEntry *entry, const AttemptStats *attempt);

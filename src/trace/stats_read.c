@@ -52,6 +52,7 @@ make_row(const StatsEntry *entry, bool by_model, TimestampTz now)
 	{
 		row->version = pstrdup(entry->version);
 		row->server = pstrdup(entry->server);
+		row->id = entry->hash;
 	}
 	memcpy(row->by_class, counters->by_class, sizeof(row->by_class));
 	row->in_flight = entry->in_flight;

@@ -163,8 +163,12 @@ read_claim(Claimed *claimed)
 		ClaimedJob *job = lfirst(lc);
 		List	   *checkpoints = NIL;
 
+		if (job->held)
+			continue;
 		if (job->resumed)
-			checkpoints = queue_checkpoints(&job->id, scratch);
+			checkpoints = queue_checkpoints(&job->id, job->retried_at, scratch);
+		if (job->retried_at != 0)
+			job->given = queue_given(&job->id, scratch);
 		old = MemoryContextSwitchTo(scratch);
 		claimed->checkpoints = lappend(claimed->checkpoints, checkpoints);
 		MemoryContextSwitchTo(old);
@@ -207,7 +211,7 @@ settle_claim(const Claimed *claimed)
 			if (job->owner != claims[i].owner)
 				continue;
 			n++;
-			started += !job->resumed;
+			started += !job->resumed && !job->held;
 			place = (BoardPlace){job->rank, job->id};
 			if (board_place_compare(&place, &last) > 0)
 				last = place;
@@ -231,6 +235,20 @@ give_back_claim(void)
 	nclaims = 0;
 	for (int i = 0; i < n; i++)
 		board_tell(claims[i].owner, claims[i].mark.rank);
+}
+
+/* Those that are ours now; jobs of paused chains were only put aside. */
+static List *
+running_jobs(List *jobs)
+{
+	ListCell   *lc;
+
+	foreach(lc, jobs)
+	{
+		if (((ClaimedJob *) lfirst(lc))->held)
+			jobs = foreach_delete_current(jobs, lc);
+	}
+	return jobs;
 }
 
 static void
@@ -312,6 +330,7 @@ claim(void)
 	nclaims = n;
 	read_claim(&claimed);
 	settle_claim(&claimed);
+	claimed.jobs = running_jobs(claimed.jobs);
 	/* what is left is for whoever has nothing to do */
 	if (board_has_work())
 		worker_wake_idle_caller(MyDatabaseId);

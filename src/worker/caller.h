@@ -146,13 +146,14 @@ typedef struct Caller
 	bool		in_transaction; /* the turn's, for the catalog */
 } Caller;
 
-/* What an earlier life has left at a path. */
+/* What an earlier life has left at a path, or an earlier attempt around it. */
 typedef struct JobCheckpoint
 {
 	char	   *path;			/* hash key */
 	Jsonb	   *output;			/* NULL: no success */
 	int			failures;		/* highest try stored */
 	int			used;			/* attempts used up */
+	Jsonb	   *given;			/* its input by a person; NULL: as rendered */
 } JobCheckpoint;
 
 extern Caller caller;
@@ -196,11 +197,12 @@ extern void job_saved(Job *job, int spans);
 /* jobtask.c */
 extern void jobtask_start(Job *job, Task *task);
 extern bool jobtask_tell(Job *job);
-extern uint32 jobtask_path_hash(const void *key, Size size);
-extern int	jobtask_path_match(const void *a, const void *b, Size size);
+extern void jobtask_keep_checkpoints(Job *job, List *checkpoints);
+extern void jobtask_keep_given(Job *job, List *given);
 extern PinnedChain *jobtask_pinned(Job *job, const Definition *definition);
 extern void jobtask_list(JobTask *jt, dlist_head *head);
 extern void jobtask_unlist(JobTask *jt);
+extern void jobtask_remember(JobTask *jt, const Jsonb *output);
 extern void jobtask_ended(JobTask *jt);
 extern int	jobtask_compare_waits(const pairingheap_node *a,
 								  const pairingheap_node *b, void *arg);

@@ -151,6 +151,7 @@ fail(JobTask *jt, StepError *error)
 	SpanRow		row = jobspan_own(jt, "ask");
 
 	jobspan_fail(jt, &row, error);
+	jobtask_remember(jt, NULL);
 	jobtask_unlist(jt);
 	plan_fail(jt->job->plan, jt->task, error);
 }
@@ -207,6 +208,7 @@ take(JobTask *jt, Jsonb *answer)
 	}
 	if (check.value != NULL)
 	{
+		jobtask_remember(jt, check.value);
 		jobtask_unlist(jt);
 		plan_succeed(job->plan, jt->task, check.value);
 		return true;

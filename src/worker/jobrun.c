@@ -169,38 +169,6 @@ job_keep_definition(const uint8 *hash, Jsonb *closure)
 
 /* ---- the beginning ---- */
 
-static void
-keep_checkpoints(Job *job, List *checkpoints)
-{
-	HASHCTL		ctl = {0};
-	ListCell   *lc;
-
-	if (checkpoints == NIL)
-		return;
-	ctl.keysize = sizeof(char *);
-	ctl.entrysize = sizeof(JobCheckpoint);
-	ctl.hash = jobtask_path_hash;
-	ctl.match = jobtask_path_match;
-	ctl.hcxt = job->cxt;
-	job->checkpoints = hash_create("chaincall checkpoints",
-								   list_length(checkpoints), &ctl,
-								   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
-								   HASH_CONTEXT);
-	foreach(lc, checkpoints)
-	{
-		Checkpoint *from = lfirst(lc);
-		MemoryContext old = MemoryContextSwitchTo(job->cxt);
-		char	   *path = pstrdup(from->path);
-		JobCheckpoint *kept = hash_search(job->checkpoints, &path, HASH_ENTER,
-										  NULL);
-
-		kept->output = from->output ? json_copy(job->cxt, from->output) : NULL;
-		kept->failures = from->failures;
-		kept->used = from->used;
-		MemoryContextSwitchTo(old);
-	}
-}
-
 static Job *
 make_job(const ClaimedJob *claimed)
 {
@@ -277,7 +245,8 @@ job_begin(ClaimedJob *claimed, List *checkpoints)
 	known->used = ++definition_clock;
 	job->air = air_enter(AIR_JOB, &job->id, claimed->owner, NULL,
 						 claimed->chain, NULL);
-	keep_checkpoints(job, checkpoints);
+	jobtask_keep_checkpoints(job, checkpoints);
+	jobtask_keep_given(job, claimed->given);
 	if (error == NULL)
 	{
 		job->pinned = known->pinned;
@@ -329,7 +298,10 @@ job_end_as(Job *job, const char *state, StepError *error)
 	JobEnd		end = {.job = job->id, .state = state};
 
 	if (error != NULL)
+	{
 		end.error = step_error_json(error);
+		end.input = error->input;
+	}
 	else
 		end.output = job->output;
 	/* a step may raise the SQLSTATE of that class itself */

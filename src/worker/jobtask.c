@@ -17,6 +17,7 @@
 #include "base/shared.h"
 #include "base/value.h"
 #include "catalog/pg_type.h"
+#include "chain/plan_given.h"
 #include "common/hashfn.h"
 #include "text/helper.h"
 #include "utils/memutils.h"
@@ -26,16 +27,16 @@
 /* ---- checkpoints of an earlier life ---- */
 
 /* HashValueFunc and HashCompareFunc of keys that point at a path. */
-uint32
-jobtask_path_hash(const void *key, Size size)
+static uint32
+path_hash(const void *key, Size size)
 {
 	const char *path = *(char *const *) key;
 
 	return hash_bytes((const unsigned char *) path, strlen(path));
 }
 
-int
-jobtask_path_match(const void *a, const void *b, Size size)
+static int
+path_match(const void *a, const void *b, Size size)
 {
 	return strcmp(*(char *const *) a, *(char *const *) b);
 }
@@ -46,6 +47,91 @@ find_checkpoint(Job *job, const char *path)
 	if (job->checkpoints == NULL)
 		return NULL;
 	return hash_search(job->checkpoints, &path, HASH_FIND, NULL);
+}
+
+static void
+make_checkpoints(Job *job, int n)
+{
+	HASHCTL		ctl = {0};
+
+	ctl.keysize = sizeof(char *);
+	ctl.entrysize = sizeof(JobCheckpoint);
+	ctl.hash = path_hash;
+	ctl.match = path_match;
+	ctl.hcxt = job->cxt;
+	job->checkpoints = hash_create("chaincall checkpoints", n, &ctl,
+								   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
+								   HASH_CONTEXT);
+}
+
+/* The checkpoint of a path, made where there is none; n: how many will come. */
+static JobCheckpoint *
+need_checkpoint(Job *job, const char *path, int n)
+{
+	JobCheckpoint *kept = find_checkpoint(job, path);
+	char	   *own;
+
+	if (kept != NULL)
+		return kept;
+	if (job->checkpoints == NULL)
+		make_checkpoints(job, n);
+	own = MemoryContextStrdup(job->cxt, path);
+	kept = hash_search(job->checkpoints, &own, HASH_ENTER, NULL);
+	kept->output = NULL;
+	kept->given = NULL;
+	kept->failures = kept->used = 0;
+	return kept;
+}
+
+/* Keeps what is stored of an earlier life, a List of Checkpoint. */
+void
+jobtask_keep_checkpoints(Job *job, List *checkpoints)
+{
+	ListCell   *lc;
+
+	foreach(lc, checkpoints)
+	{
+		const Checkpoint *from = lfirst(lc);
+		JobCheckpoint *kept = need_checkpoint(job, from->path,
+											  list_length(checkpoints));
+
+		kept->output = json_copy(job->cxt, from->output);
+		kept->failures = from->failures;
+		kept->used = from->used;
+	}
+}
+
+/* Keeps what a person has given as inputs, a List of GivenInput. */
+void
+jobtask_keep_given(Job *job, List *given)
+{
+	ListCell   *lc;
+
+	foreach(lc, given)
+	{
+		const GivenInput *from = lfirst(lc);
+
+		need_checkpoint(job, from->path, list_length(given))->given =
+			json_copy(job->cxt, from->input);
+	}
+}
+
+/*
+ * What came of a task whose path may come again in this life: what is done is
+ * not done again then.
+ */
+void
+jobtask_remember(JobTask *jt, const Jsonb *output)
+{
+	JobCheckpoint *kept;
+
+	if (!jt->task->repeatable)
+		return;
+	kept = need_checkpoint(jt->job, jt->task->path, 16);
+	kept->failures = Max(kept->failures, jt->stored + jt->failures);
+	kept->used = 0;
+	if (output != NULL)
+		kept->output = json_copy(jt->job->cxt, output);
 }
 
 /* The job's chain with that definition. */
@@ -227,6 +313,7 @@ jobtask_end_waits(Job *job)
 			return;
 		}
 		jobtask_unlist(jt);
+		jobtask_remember(jt, jt->task->params[0]);
 		plan_succeed(job->plan, jt->task, jt->task->params[0]);
 	}
 }
@@ -285,6 +372,7 @@ run_helper(JobTask *jt)
 	if (error == NULL)
 	{
 		jobspan_save(jt, &row, helper.output);
+		jobtask_remember(jt, helper.output);
 		plan_succeed(job->plan, jt->task, helper.output);
 	}
 	else
@@ -293,12 +381,49 @@ run_helper(JobTask *jt)
 		error = step_error_copy(error);
 		MemoryContextSwitchTo(old);
 		jobspan_fail(jt, &row, error);
+		jobtask_remember(jt, NULL);
 		plan_fail(job->plan, jt->task, error);
 	}
 	MemoryContextDelete(scratch);
 }
 
 /* ---- what the plan is told ---- */
+
+typedef struct PrepareArg
+{
+	Job		   *job;
+	Task	   *task;
+	Jsonb	   *given;			/* by a person; NULL: as rendered */
+} PrepareArg;
+
+static void
+prepare_work(void *arg)
+{
+	PrepareArg *prepare = arg;
+
+	jobops_check_owner(prepare->job);
+	if (prepare->given != NULL)
+		plan_give_input(prepare->task, prepare->given);
+}
+
+static StepError *
+prepare(Job *job, Task *task, const JobCheckpoint *before)
+{
+	PrepareArg	arg = {job, task, before ? before->given : NULL};
+	MemoryContext old = MemoryContextSwitchTo(job->cxt);
+	StepError  *error = bounded_run(prepare_work, &arg, false);
+
+	MemoryContextSwitchTo(old);
+	return error;
+}
+
+/* A step that does something, rather than a wait or a conversion. */
+static bool
+has_input(const Task *task)
+{
+	return task->kind == TASK_MODEL || task->kind == TASK_SQL ||
+		task->kind == TASK_FUNCTION;
+}
 
 /* Starts the task, or ends it by what an earlier life has left. */
 void
@@ -311,8 +436,9 @@ jobtask_start(Job *job, Task *task)
 	jt->job = job;
 	jt->task = task;
 	jt->stored = before ? before->failures : 0;
-	/* each attempt before has failed and is stored */
-	jt->stored += task->attempt - 1;
+	/* each attempt before has failed and is stored, or remembered */
+	if (!task->repeatable)
+		jt->stored += task->attempt - 1;
 	task->driver = jt;
 	job->events++;
 	if (task->kind == TASK_WAIT)
@@ -320,9 +446,7 @@ jobtask_start(Job *job, Task *task)
 		start_wait(jt, before);
 		return;
 	}
-	if (before != NULL && before->output != NULL &&
-		(task->kind == TASK_MODEL || task->kind == TASK_SQL ||
-		 task->kind == TASK_FUNCTION))
+	if (before != NULL && before->output != NULL && has_input(task))
 	{
 		plan_succeed(job->plan, task, before->output);
 		return;
@@ -335,7 +459,7 @@ jobtask_start(Job *job, Task *task)
 	/* too late, and nothing of it is stored: the plan gives it up next */
 	if (job->catching_up && task->deadline_us <= clock_us())
 		return;
-	error = bounded_run(jobops_check_owner, job, false);
+	error = prepare(job, task, has_input(task) ? before : NULL);
 	if (error != NULL)
 		plan_fail(job->plan, task, error);
 	else if (task->kind == TASK_MODEL)
@@ -352,6 +476,7 @@ tell(Job *job, JobTask *jt)
 	StepError  *error = jt->error;
 
 	job->events++;
+	jobtask_remember(jt, error == NULL ? jt->output : NULL);
 	if (error != NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(job->cxt);
@@ -406,7 +531,10 @@ jobtask_drop(JobTask *jt)
 	Job		   *job = jt->job;
 
 	if (jt->success != NULL && jt->output != NULL)
+	{
 		jobspan_save(jt, jt->success, jt->output);
+		jobtask_remember(jt, jt->output);
+	}
 	jt->success = NULL;
 	if (jt->call != NULL)
 	{

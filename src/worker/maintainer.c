@@ -30,6 +30,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "worker/caller.h"
 #include "worker/handover.h"
 #include "worker/worker.h"
 
@@ -132,6 +133,13 @@ expire(void)
 }
 
 static bool
+let_go(void)
+{
+	queue_let_go();
+	return false;
+}
+
+static bool
 look(void)
 {
 	queue_look();
@@ -185,6 +193,20 @@ alert_trouble(const Trouble *trouble)
 				trouble_hint(trouble->reason));
 }
 
+/* Those that stand open about other roles: their cause is gone. */
+static void
+close_troubles(const Trouble *troubles, int n)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	Oid		   *roles = palloc(Max(n, 1) * sizeof(Oid));
+
+	for (int i = 0; i < n; i++)
+		roles[i] = troubles[i].role;
+	queue_begin();
+	queue_close_alerts("executor", roles, n);
+	upkeep_commit(false, cxt);
+}
+
 static bool
 tell_troubles(void)
 {
@@ -211,6 +233,9 @@ tell_troubles(void)
 	}
 	if (news > 0)
 		upkeep_commit(true, cxt);
+	/* also the first time: what the last life has told may be over */
+	if (told == NULL || n < ntold + news)
+		close_troubles(troubles, n);
 	if (told != NULL)
 		pfree(told);
 	told = MemoryContextAlloc(TopMemoryContext, Max(n, 1) * sizeof(Trouble));
@@ -230,6 +255,7 @@ static Duty duties[] = {
 	[DUTY_PROMOTE] = {"queueing jobs that are due", promote, 0, 0, 0, false},
 	{"recovering jobs of dead workers", recover, 0, MINUTE, 20, true},
 	{"applying actions", apply_actions, 0, SECOND, 2, true},
+	{"letting go of jobs that were held", let_go, 0, SECOND, 20, true},
 	{"making partitions", make_partitions, 0, HOUR, 20, false},
 	{"counting queued jobs", recount, 0, 10 * MINUTE, 100, false},
 	{"looking for queued jobs", look, 0, SECOND, 20, false},
@@ -399,6 +425,7 @@ chaincall_maintainer_main(Datum arg)
 		proc_exit(0);
 	/* one table that somebody has locked is not to hold up what needs another */
 	SetConfigOption("lock_timeout", "100ms", PGC_SUSET, PGC_S_SESSION);
+	queue_bounded = bounded_run;
 	duty_context = AllocSetContextCreate(TopMemoryContext,
 										 "chaincall maintainer",
 										 ALLOCSET_DEFAULT_SIZES);

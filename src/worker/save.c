@@ -113,6 +113,7 @@ save_end(JobEnd *end, Oid owner)
 		for (int i = 0; i < end->nasks; i++)
 			pending->end.asks[i] = pstrdup(end->asks[i]);
 	}
+	pending->end.input = json_copy(cxt, end->input);
 	MemoryContextSwitchTo(old);
 	dlist_push_tail(&ends, &pending->node);
 	nends++;
@@ -334,6 +335,7 @@ refuse_end(PendingEnd *pending, StepError *error)
 	pending->end.deadlines = NULL;
 	pending->end.nasks = 0;
 	pending->end.asked = true;
+	pending->end.input = NULL;
 	pending->end.error = step_error_json(error);
 	MemoryContextSwitchTo(old);
 }

@@ -96,7 +96,14 @@ sub spans
 	my ($job) = @_;
 
 	wait_until(sub { $session->must("SELECT state FROM chaincall.job WHERE id = '$job'") eq 'failed' }, 'it fails', 60);
-	return $session->must("SELECT string_agg(concat_ws(' ', path, try, attempt), ',' ORDER BY try) FROM chaincall.span WHERE job = '$job'");
+	return all_spans($job);
+}
+
+sub all_spans
+{
+	my ($job) = @_;
+
+	return $session->must("SELECT string_agg(concat_ws(' ', path, try, attempt), ',' ORDER BY path, try) FROM chaincall.span WHERE job = '$job'");
 }
 
 # more than a caller loads in one claim, the one that was used first among them
@@ -121,6 +128,38 @@ wait_until(sub { $session->must("SELECT output FROM chaincall.job WHERE id = '$c
 
 is(spans($session->must(q{SELECT chaincall.submit('bad_split', '{}')})), 'x 1 1,x 2 2,x 3 3', 'each attempt of a helper has its span');
 is(spans($session->must(q{SELECT chaincall.submit('conflicts_inside', '{}')})), join(',', map { "y/x $_ $_" } 1 .. 10), 'a chain is not run again for a conflict of a statement in it');
+
+# what has succeeded in a called chain is not done again when the chain is
+$session->must(<<'END');
+CREATE SEQUENCE tries;
+CREATE TABLE done (n int);
+CREATE FUNCTION once() RETURNS int LANGUAGE sql VOLATILE AS 'INSERT INTO done VALUES (1) RETURNING n';
+CREATE FUNCTION third_time(n int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+	IF nextval('tries') < 3 THEN RAISE 'not yet'; END IF;
+	RETURN n;
+ END
+$$;
+CREATE FUNCTION fragile(t text) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  asked: {model: quick, prompt: "{{t}}"}
+  written: {function: once, args: {}}
+  nap: {wait: "10 ms"}
+  third: {sql: "SELECT third_time(7)", returns: value, after: [asked, written, nap]}
+  out: {value: "{{asked}} {{written}} {{third}}"}
+$$;
+CREATE FUNCTION stubborn(t text) RETURNS text LANGUAGE chaincall AS $$
+function: fragile
+args: {t: "{{t}}"}
+retry: {attempts: 5, first: 1 ms}
+$$;
+END
+my $asked_before = $models->stats->{requests};
+my $stubborn = $session->must(q{SELECT chaincall.submit('stubborn', '{"t": "hello"}')});
+wait_until(sub { $session->must("SELECT output FROM chaincall.job WHERE id = '$stubborn'") eq '"hello 1 7"' }, 'a called chain is tried again', 30);
+is($models->stats->{requests} - $asked_before, 1, 'its model is asked once');
+is($session->must('SELECT count(*) FROM done'), '1', 'its function has run once');
+is(all_spans($stubborn), 'chain/asked 0 1,chain/nap 0 1,chain/third 0 1,chain/third 1 1,chain/third 2 1,chain/written 0 1', 'each attempt has its span');
 
 my $huge = $session->must(q{SELECT chaincall.submit('overlapping', jsonb_build_object('t', repeat('x ', 1000000)))});
 wait_until(sub { $session->must("SELECT error->>'message' FROM chaincall.job WHERE id = '$huge'") eq 'the result is larger than 16384 kB' }, 'pieces that overlap too much are refused before they are made');

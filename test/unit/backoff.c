@@ -85,31 +85,54 @@ test_bounds(void)
 	is(backoff_bound_ms(&odd, 3), 1000, "factor NaN counts as 1");
 }
 
+/*
+ * 1,000 waits after so many failures: all within the bound, their mean half of
+ * it, and no part of it left out.
+ */
 static void
-test_draws(void)
+test_draws(const RetryPolicy *policy, int failures, int64_t bound)
 {
-	RetryPolicy policy = RETRY_DEFAULT;
 	int			out_of_bounds = 0;
 	int			quarters[4] = {0};
 	double		sum = 0;
+	char		name[80];
 
-	srand48(42);
+	srand48(42 + failures);
 	for (int i = 0; i < 1000; i++)
 	{
-		int64_t		wait = backoff_wait_ms(&policy, 3, drand48(), 0);
+		int64_t		wait = backoff_wait_ms(policy, failures, drand48(), 0);
 
-		if (wait < 0 || wait >= 4000)
+		if (wait < 0 || wait >= bound)
 			out_of_bounds++;
 		else
-			quarters[wait / 1000]++;
+			quarters[wait * 4 / bound]++;
 		sum += wait;
 	}
-	is(out_of_bounds, 0, "1000 draws lie in [0, bound)");
+	snprintf(name, sizeof(name), "1000 waits after %d failures: in [0, %d)",
+			 failures, (int) bound);
+	is(out_of_bounds, 0, name);
 
-	/* an even draw's mean has a deviation of 4000 / sqrt(12 × 1000) = 36.5 */
-	ok(fabs(sum / 1000 - 2000) < 5 * 36.5, "their mean is half the bound");
+	/* five times the deviation of the mean of so many even draws */
+	ok(fabs(sum / 1000 - bound / 2.0) < 5 * bound / sqrt(12.0 * 1000),
+	   "their mean is half the bound");
 	for (int i = 0; i < 4; i++)
 		ok(quarters[i] > 180 && quarters[i] < 320, "each quarter has its share");
+}
+
+/* The rule: 1 s, twice as long each time, at most 30 s; and another one. */
+static void
+test_all_draws(void)
+{
+	static const int64_t bounds[] = {1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000};
+	RetryPolicy policy = RETRY_DEFAULT;
+	RetryPolicy other = {10, 100, 3.0, 2000};
+
+	ok(policy.attempts == 5, "five attempts");
+	for (int i = 0; i < 8; i++)
+		test_draws(&policy, i + 1, bounds[i]);
+	test_draws(&other, 1, 100);
+	test_draws(&other, 3, 900);
+	test_draws(&other, 4, 2000);
 }
 
 static void
@@ -187,7 +210,7 @@ int
 main(void)
 {
 	test_bounds();
-	test_draws();
+	test_all_draws();
 	test_waits();
 	test_seconds();
 	test_dates();

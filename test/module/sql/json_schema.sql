@@ -176,7 +176,7 @@ SELECT body, fits(body) FROM unnest(ARRAY['[]', 'x', '{}', 'modle: small', '{mod
     '{value: 1, on_error: {x: 1}}', '{sql: SELECT 1, retry: -1}', '{sql: SELECT 1, retry: {tries: 3}}',
     'wait: 1', 'wait: [1 s]', '{wait: 1 s, retry: 1}', '{timeout: 5, value: 1}',
     -- not yet supported
-    'ask: really?', '{model: small, prompt: x, tools: [f]}', '{model: small, prompt: x, cache: 1 day}', '{model: small, prompt: x, fallback: [large]}',
+    'ask: really?', '{model: small, prompt: x, tools: [f]}', '{model: small, prompt: x, cache: 1 day}',
     '{model: small, prompt: x, stream: true}', '{model: small, prompt: x, images: [a]}', '{model: small, messages: [{role: user, content: [{image: x}]}]}']) body
 WHERE fits(body) <> 'refused';
 
