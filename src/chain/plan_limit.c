@@ -241,7 +241,7 @@ push_inherited(JsonbParseState **state, const Jsonb *deadlines)
 }
 
 static void
-push_running(JsonbParseState **state, const StepRun *run, bool *any)
+push_running(JsonbParseState **state, StepRun *run, bool *any)
 {
 	dlist_iter	iter;
 

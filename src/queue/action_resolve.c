@@ -26,7 +26,7 @@ static const char close_sql[] =
 "DELETE FROM chaincall.question q WHERE q.job = $1 AND q.path = $2";
 
 static const char wake_sql[] =
-"UPDATE chaincall.job SET state = 'queued', waits_on = NULL"
+"UPDATE chaincall.job SET state = 'queued', waits_on = NULL, run_at = pg_catalog.clock_timestamp()"
 " WHERE id = $1 AND state = 'waiting' AND waits_on = 'answer' RETURNING owner, rank";
 
 static void

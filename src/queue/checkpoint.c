@@ -34,9 +34,6 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-/* Longest path in bytes: it is part of an index entry. */
-#define MAX_PATH 1500
-
 /* Columns, in the order of CREATE TABLE. */
 enum
 {
@@ -159,10 +156,10 @@ form_row(Relation rel, const SpanRow *row, uint64 incarnation)
 	Datum		values[SPAN_COLUMNS];
 	bool		nulls[SPAN_COLUMNS] = {0};
 
-	if (strlen(row->path) > MAX_PATH)
+	if (strlen(row->path) > MAX_SPAN_PATH)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHAIN_LIMIT),
-				 errmsg("the path of a step is longer than %d bytes", MAX_PATH),
+				 errmsg("the path of a step is longer than %d bytes", MAX_SPAN_PATH),
 				 errhint("Nest less deeply, or give shorter names.")));
 	values[SPAN_JOB - 1] = UUIDPGetDatum(&row->job);
 	put_text(values, nulls, SPAN_PATH, row->path);

@@ -123,6 +123,7 @@ bury(const pg_uuid_t *job, const Accused *accused)
 	(void) SPI_execute_with_args("UPDATE chaincall.job SET state = 'failed', worker = NULL, deaths = deaths + 1, error = $2,"
 								 " finished_at = pg_catalog.clock_timestamp() WHERE id = $1",
 								 2, types, values, NULL, false, 0);
+	queue_unask_jobs(job, 1);
 	letter.job = *job;
 	queue_dead_letters(&letter, 1);
 }
@@ -315,11 +316,13 @@ queue_adopt_copy(void)
 								 NULL);
 		values[2] = TimestampTzGetDatum(database_made_at());
 		values[3] = CStringGetTextDatum("the database is a copy");
-		(void) SPI_execute_with_args("UPDATE chaincall.job SET state = 'cancelled', error = $2, worker = NULL,"
+		(void) SPI_execute_with_args("UPDATE chaincall.job SET state = 'cancelled', error = $2, worker = NULL, waits_on = NULL,"
 									 " finished_at = pg_catalog.clock_timestamp()"
 									 " WHERE state IN ('queued', 'running', 'waiting') AND created_at <= $3",
 									 3, types, values, NULL, false, 0);
 		cancelled = SPI_processed;
+		(void) SPI_execute_with_args("DELETE FROM chaincall.question WHERE created_at <= $3",
+									 3, types, values, NULL, false, 0);
 		(void) SPI_execute_with_args("UPDATE chaincall.action SET state = 'refused', reason = $4,"
 									 " applied_at = pg_catalog.clock_timestamp()"
 									 " WHERE state = 'pending' AND created_at <= $3",

@@ -148,7 +148,10 @@ find_owner(List *owners, Oid owner)
 	return NULL;
 }
 
-/* Rows (id, owner, counted until now) of the last statement, in cxt. */
+/*
+ * Rows (id, owner, counted until now) of the last statement, in cxt.  Nobody
+ * needs an answer for them any more.
+ */
 void
 upkeep_ended(EndedJobs *ended, MemoryContext cxt)
 {
@@ -172,6 +175,7 @@ upkeep_ended(EndedJobs *ended, MemoryContext cxt)
 		if (DatumGetBool(upkeep_column(i, 3, &isnull)))
 			jobs->unstarted++;
 	}
+	queue_unask_jobs(ended->ids, ended->n);
 	MemoryContextSwitchTo(old);
 }
 

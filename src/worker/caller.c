@@ -350,7 +350,9 @@ take_messages(void)
 
 	while (message_take(&id, &kind))
 	{
-		if (kind != MESSAGE_ANSWER)
+		if (kind == MESSAGE_ANSWER)
+			jobask_answered(&id);
+		else
 			job_interrupt(&id, kind == MESSAGE_EXPIRE);
 	}
 }
@@ -654,7 +656,7 @@ chaincall_caller_main(Datum arg)
 
 	/* its jobs are recovered by the maintainer, at once */
 	caller_transaction_end();
-	if (save_pending())
+	if (save_pending() || saveask_due() != CLOCK_NEVER)
 		save_commit();
 	proc_exit(0);
 }

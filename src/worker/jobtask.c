@@ -4,7 +4,8 @@
  *
  * A task of a path whose checkpoint was read back ends at once.  A model call
  * starts as soon as the plan asks for it; statements and functions go to
- * joborder.c; waits and chaincall's own helpers are seen to here.
+ * joborder.c, questions to jobask.c; waits and chaincall's own helpers are seen
+ * to here.
  *
  * Nothing is told to a plan from within a callback: what comes is put on
  * job->ended, and the plan hears of it when the job has its turn.
@@ -119,8 +120,8 @@ jobtask_keep_given(Job *job, List *given)
  * What came of a task whose path may come again in this life: what is done is
  * not done again then.
  */
-static void
-remember(JobTask *jt, const Jsonb *output)
+void
+jobtask_remember(JobTask *jt, const Jsonb *output)
 {
 	JobCheckpoint *kept;
 
@@ -148,8 +149,9 @@ jobtask_pinned(Job *job, const Definition *definition)
 
 /* ---- lists ---- */
 
-static void
-unlist(JobTask *jt)
+/* The task is in no list of its job's any more. */
+void
+jobtask_unlist(JobTask *jt)
 {
 	if (jt->listed)
 		dlist_delete(&jt->node);
@@ -160,13 +162,16 @@ unlist(JobTask *jt)
 		jt->job->nwaits--;
 	}
 	jt->waiting = false;
+	if (jt->asking)
+		jt->job->nasks--;
+	jt->asking = false;
 }
 
 /* The task is in that list of its job's, and in no other any more. */
 void
 jobtask_list(JobTask *jt, dlist_head *head)
 {
-	unlist(jt);
+	jobtask_unlist(jt);
 	dlist_push_tail(head, &jt->node);
 	jt->listed = true;
 }
@@ -307,8 +312,8 @@ jobtask_end_waits(Job *job)
 			window_ready(job);
 			return;
 		}
-		unlist(jt);
-		remember(jt, jt->task->params[0]);
+		jobtask_unlist(jt);
+		jobtask_remember(jt, jt->task->params[0]);
 		plan_succeed(job->plan, jt->task, jt->task->params[0]);
 	}
 }
@@ -367,7 +372,7 @@ run_helper(JobTask *jt)
 	if (error == NULL)
 	{
 		jobspan_save(jt, &row, helper.output);
-		remember(jt, helper.output);
+		jobtask_remember(jt, helper.output);
 		plan_succeed(job->plan, jt->task, helper.output);
 	}
 	else
@@ -376,7 +381,7 @@ run_helper(JobTask *jt)
 		error = step_error_copy(error);
 		MemoryContextSwitchTo(old);
 		jobspan_fail(jt, &row, error);
-		remember(jt, NULL);
+		jobtask_remember(jt, NULL);
 		plan_fail(job->plan, jt->task, error);
 	}
 	MemoryContextDelete(scratch);
@@ -446,6 +451,14 @@ jobtask_start(Job *job, Task *task)
 		plan_succeed(job->plan, task, before->output);
 		return;
 	}
+	if (task->kind == TASK_ASK)
+	{
+		jobask_start(jt, before ? before->output : NULL);
+		return;
+	}
+	/* too late, and nothing of it is stored: the plan gives it up next */
+	if (job->catching_up && task->deadline_us <= clock_us())
+		return;
 	error = prepare(job, task, has_input(task) ? before : NULL);
 	if (error != NULL)
 		plan_fail(job->plan, task, error);
@@ -463,7 +476,7 @@ tell(Job *job, JobTask *jt)
 	StepError  *error = jt->error;
 
 	job->events++;
-	remember(jt, error == NULL ? jt->output : NULL);
+	jobtask_remember(jt, error == NULL ? jt->output : NULL);
 	if (error != NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(job->cxt);
@@ -494,7 +507,7 @@ jobtask_tell(Job *job)
 			window_ready(job);
 			break;
 		}
-		unlist(jt);
+		jobtask_unlist(jt);
 		if (jt != job->conversion)
 		{
 			tell(job, jt);
@@ -520,7 +533,7 @@ jobtask_drop(JobTask *jt)
 	if (jt->success != NULL && jt->output != NULL)
 	{
 		jobspan_save(jt, jt->success, jt->output);
-		remember(jt, jt->output);
+		jobtask_remember(jt, jt->output);
 	}
 	jt->success = NULL;
 	if (jt->call != NULL)
@@ -533,6 +546,8 @@ jobtask_drop(JobTask *jt)
 		handover_cancel(jt->ticket);
 		job->norders--;
 	}
+	else if (jt->task->kind == TASK_ASK)
+		jobask_drop(jt);
 	else if (jt->listed && jt->task->kind != TASK_WAIT &&
 			 jt->output == NULL && jt->error == NULL)
 		job->norders--;			/* held */
@@ -540,5 +555,5 @@ jobtask_drop(JobTask *jt)
 	jt->ticket = NULL;
 	air_leave(jt->air);
 	jt->air = NULL;
-	unlist(jt);
+	jobtask_unlist(jt);
 }
