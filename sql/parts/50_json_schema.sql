@@ -95,6 +95,15 @@ BEGIN ATOMIC
         ('wait', 'A wait', $json$ {
             "wait": {"$ref": "#/$defs/interval",
                 "description": "Waits so long, such as 2 hours; or a template that gives an interval or a time. The output is the time at which it ends."}
+         } $json$::jsonb, '{}'::jsonb),
+        ('ask', 'A question', $json$ {
+            "ask": {"$ref": "#/$defs/text",
+                "description": "Asks a person or another system; the output is what resolve() answers. In jobs only."},
+            "show": {"$ref": "#/$defs/json", "description": "What is shown with the question."},
+            "to": {"$ref": "#/$defs/text",
+                "description": "A role whose members may see the question and answer it. Default: only who has the privileges of the job's owner."},
+            "returns": {"$ref": "#/$defs/returns",
+                "description": "What the answer must be: an SQL type, a map of fields, or a list of labels. Default: a text."}
          } $json$::jsonb, '{}'::jsonb)
     ),
     steps AS (
@@ -199,7 +208,7 @@ BEGIN ATOMIC
         'type', 'object',
         '$ref', '#/$defs/step',
         '$defs', parts.definitions || steps.definitions || jsonb_build_object(
-            'step', jsonb_build_object('description', 'Exactly one kind (model, sql, function, steps, switch, value or wait) and any modifiers.',
+            'step', jsonb_build_object('description', 'Exactly one kind (model, sql, function, steps, switch, value, wait or ask) and any modifiers.',
                                        'type', 'object', 'oneOf', steps.alternatives),
             'model_name', models.definition,
             'function_name', function_definition.definition))::json

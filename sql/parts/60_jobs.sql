@@ -119,8 +119,11 @@ CREATE TABLE alert (
     acknowledged_at timestamptz,
     step        text COLLATE "C",
     input       jsonb,
+    told_at     timestamptz,
     CONSTRAINT alert_pkey PRIMARY KEY (id)
 );
+-- What chaincall.alert_server has not been told of.
+CREATE INDEX alert_untold ON alert (created_at, id) WHERE told_at IS NULL AND acknowledged_at IS NULL;
 CREATE INDEX alert_open ON alert (created_at) WHERE acknowledged_at IS NULL;
 CREATE INDEX alert_job ON alert (job) WHERE job IS NOT NULL;
 
@@ -164,6 +167,18 @@ COMMENT ON TABLE span IS 'Attempts at steps of jobs: the trace, and the outputs 
 COMMENT ON TABLE span_default IS 'Spans of days that have no partition of their own';
 COMMENT ON TABLE action IS 'What somebody asks of a job: who, when, and what came of it';
 COMMENT ON TABLE alert IS 'Dead letters and notices';
+COMMENT ON COLUMN alert.id IS 'the alert; what NOTIFY chaincall_alert tells';
+COMMENT ON COLUMN alert.kind IS 'dead_letter, executor, corrupt_checkpoint or partition';
+COMMENT ON COLUMN alert.job IS 'the job that it is about';
+COMMENT ON COLUMN alert.owner IS 'role that it concerns; null: the installation';
+COMMENT ON COLUMN alert.message IS 'what has happened';
+COMMENT ON COLUMN alert.hint IS 'what to do';
+COMMENT ON COLUMN alert.created_at IS 'when it was written';
+COMMENT ON COLUMN alert.acknowledged_by IS 'who has seen to it';
+COMMENT ON COLUMN alert.acknowledged_at IS 'when; null: it is open';
+COMMENT ON COLUMN alert.step IS 'path of the step that failed';
+COMMENT ON COLUMN alert.input IS 'what that step was asked: a request''s body, a statement''s parameters, a function''s arguments; null: not known, or larger than 256 kB';
+COMMENT ON COLUMN alert.told_at IS 'when chaincall.alert_server took it; null: not yet';
 COMMENT ON TABLE question IS 'What ask steps of jobs want to know, for the owner of the job and members of to_role; resolve(job, path, answer) answers';
 COMMENT ON COLUMN question.id IS 'the question; what NOTIFY chaincall_question tells';
 COMMENT ON COLUMN question.job IS 'the job that asks';
@@ -279,6 +294,37 @@ ALTER TABLE question ENABLE ROW LEVEL SECURITY;
 CREATE POLICY question_see ON question FOR SELECT
     USING (pg_catalog.pg_has_role(owner, 'USAGE') OR pg_catalog.pg_has_role(to_role, 'USAGE'));
 
+-- As the caller: row security of alert, job and span decides.
+CREATE VIEW dead_letter WITH (security_invoker = true) AS
+SELECT a.id AS alert, j.id AS job, j.chain, pg_catalog.pg_get_userbyid(j.owner) AS owner, a.step,
+    j.error ->> 'class' AS error_class, j.error ->> 'message' AS message, j.error ->> 'detail' AS detail, j.error ->> 'hint' AS hint,
+    (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('time', e.ended_at, 'model', e.model, 'server', e.server, 'class', e.class, 'message', e.message)
+                                 ORDER BY e.try)
+     FROM (SELECT s.ended_at, s.model, s.server, s.class, s.message, s.try
+           FROM chaincall.span s WHERE s.job = j.id AND s.path = a.step AND s.try > 0
+           ORDER BY s.try DESC LIMIT 5) e) AS last_errors,
+    a.input,
+    (SELECT s.try FROM chaincall.span s WHERE s.job = j.id AND s.path = a.step ORDER BY s.try DESC LIMIT 1) AS tries,
+    j.deaths, a.created_at
+FROM chaincall.alert a
+JOIN chaincall.job j ON j.id = a.job
+WHERE a.kind = 'dead_letter' AND a.acknowledged_at IS NULL AND j.state = 'failed';
+COMMENT ON VIEW dead_letter IS 'failed jobs that nobody has seen to: retry(), resolve(), discard() and acknowledge() take them off; one''s own';
+COMMENT ON COLUMN dead_letter.alert IS 'the open alert';
+COMMENT ON COLUMN dead_letter.job IS 'the job';
+COMMENT ON COLUMN dead_letter.chain IS 'signature of its chain';
+COMMENT ON COLUMN dead_letter.owner IS 'role that it runs as';
+COMMENT ON COLUMN dead_letter.step IS 'path of the step that failed, as retry() and resolve() take it';
+COMMENT ON COLUMN dead_letter.error_class IS 'class of the error';
+COMMENT ON COLUMN dead_letter.message IS 'what went wrong';
+COMMENT ON COLUMN dead_letter.detail IS 'what was seen';
+COMMENT ON COLUMN dead_letter.hint IS 'what to do';
+COMMENT ON COLUMN dead_letter.last_errors IS 'the last five failed attempts at that step: time, model, server, class, message';
+COMMENT ON COLUMN dead_letter.input IS 'what that step was asked, as render() shows it: the request''s body, the parameters, the arguments';
+COMMENT ON COLUMN dead_letter.tries IS 'failed attempts at that step in all';
+COMMENT ON COLUMN dead_letter.deaths IS 'workers that died of the job';
+COMMENT ON COLUMN dead_letter.created_at IS 'when it failed';
+
 -- ---- what people do with jobs ----
 
 CREATE FUNCTION submit(chain text, input jsonb DEFAULT '{}', priority integer DEFAULT 0, run_at timestamptz DEFAULT NULL,
@@ -287,7 +333,7 @@ CREATE FUNCTION submit(chain text, input jsonb DEFAULT '{}', priority integer DE
     LANGUAGE c VOLATILE
     AS 'MODULE_PATHNAME', 'chaincall_submit';
 COMMENT ON FUNCTION submit(text, jsonb, integer, timestamptz, timestamptz, text, jsonb, text, text) IS
-    'enqueues a job: its id; with dedupe => ''skip'' that of the job not yet started that has the same dedupe_key';
+    'enqueues a job: its id; with dedupe that of the job not yet started that has the same dedupe_key, which skip leaves as it is and replace gives the new input';
 
 CREATE FUNCTION result(job uuid, timeout interval DEFAULT NULL) RETURNS jsonb
     LANGUAGE c VOLATILE
@@ -318,3 +364,34 @@ CREATE FUNCTION set_ttl(chain text, ttl interval) RETURNS void
     AS 'MODULE_PATHNAME', 'chaincall_set_ttl';
 COMMENT ON FUNCTION set_ttl(text, interval) IS
     'has jobs of a chain (its owner may) that are enqueued without an expires_at expire so long after their run_at; null: never';
+
+-- Each asks for an action: the id of its row, which says what came of it. A worker applies it.
+CREATE FUNCTION retry(job uuid) RETURNS uuid
+    LANGUAGE c VOLATILE STRICT
+    AS 'MODULE_PATHNAME', 'chaincall_retry';
+COMMENT ON FUNCTION retry(uuid) IS
+    'asks for a failed job to be tried again from the step that failed; the steps before are kept';
+
+CREATE FUNCTION retry(job uuid, step text, input jsonb) RETURNS uuid
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'chaincall_retry';
+COMMENT ON FUNCTION retry(uuid, text, jsonb) IS
+    'the same, and the step at that path is asked this input in place of what its chain renders';
+
+CREATE FUNCTION resolve(job uuid, step text, output jsonb) RETURNS uuid
+    LANGUAGE c VOLATILE
+    AS 'MODULE_PATHNAME', 'chaincall_resolve';
+COMMENT ON FUNCTION resolve(uuid, text, jsonb) IS
+    'gives a step that has failed its output, with which the job goes on; or answers what an ask step asks';
+
+CREATE FUNCTION discard(job uuid) RETURNS uuid
+    LANGUAGE c VOLATILE STRICT
+    AS 'MODULE_PATHNAME', 'chaincall_discard';
+COMMENT ON FUNCTION discard(uuid) IS
+    'gives a failed job up: it becomes cancelled, its alert acknowledged';
+
+CREATE FUNCTION acknowledge(alert uuid) RETURNS uuid
+    LANGUAGE c VOLATILE STRICT
+    AS 'MODULE_PATHNAME', 'chaincall_acknowledge';
+COMMENT ON FUNCTION acknowledge(uuid) IS
+    'notes that the caller has seen an alert';

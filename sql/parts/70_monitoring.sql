@@ -57,7 +57,12 @@ SELECT j.id, j.chain, pg_catalog.pg_get_userbyid(j.owner) AS owner, j.state,
     CASE WHEN j.state = 'running' AND a.steps_done > 0
          THEN pg_catalog.clock_timestamp()
             + (pg_catalog.clock_timestamp() - a.since) * ((a.steps_known - a.steps_done)::double precision / a.steps_done) END AS expected_finish,
-    CASE j.state WHEN 'queued' THEN 'a worker' WHEN 'waiting' THEN CASE WHEN j.waits_on = 'answer' THEN 'an answer' ELSE coalesce(j.waits_on || ' to be resumed', 'time') END WHEN 'running' THEN a.doing END AS waits_for,
+    CASE j.state WHEN 'queued' THEN 'a worker'
+         WHEN 'waiting' THEN CASE WHEN j.waits_on = 'answer' THEN 'an answer' ELSE coalesce(j.waits_on || ' to be resumed', 'time') END
+         WHEN 'running' THEN coalesce(a.doing,
+             CASE WHEN a.job IS NULL THEN NULL
+                  WHEN EXISTS (SELECT FROM chaincall.question q WHERE q.job = j.id) THEN 'an answer'
+                  ELSE 'time' END) END AS waits_for,
     j.priority, j.created_at, j.run_at, j.started_at, j.finished_at, j.deaths,
     j.error ->> 'class' AS error_class, j.error ->> 'message' AS error_message
 FROM chaincall.job j
@@ -77,7 +82,7 @@ COMMENT ON COLUMN job_status.state IS 'queued, running, waiting, succeeded, fail
 COMMENT ON COLUMN job_status.steps_done IS 'steps and items that are done: as its caller says while it runs, else stored checkpoints';
 COMMENT ON COLUMN job_status.steps_known IS 'steps and items known so far; what later steps fan out to is not';
 COMMENT ON COLUMN job_status.expected_finish IS 'when the steps known now would be done at the pace so far';
-COMMENT ON COLUMN job_status.waits_for IS 'a worker, time (until run_at), an answer, a paused chain or model, or the paths of the steps in the air, at most three';
+COMMENT ON COLUMN job_status.waits_for IS 'a worker, time (until run_at), an answer (see question; until run_at at most), a paused model or chain, or the paths of the steps in the air, at most three';
 COMMENT ON COLUMN job_status.priority IS 'higher is sooner';
 COMMENT ON COLUMN job_status.created_at IS 'when it was inserted';
 COMMENT ON COLUMN job_status.run_at IS 'before that it does not run';

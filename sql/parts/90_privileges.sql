@@ -39,7 +39,7 @@ BEGIN ATOMIC
         UNION ALL
         SELECT 2, 'USAGE ON LANGUAGE chaincall' FROM pg_language WHERE lanname = 'chaincall'
         UNION ALL
-        SELECT 3, 'SELECT ON TABLE ' || t FROM unnest(ARRAY['chaincall.model', 'chaincall.endpoint', 'chaincall.job', 'chaincall.span', 'chaincall.action', 'chaincall.alert', 'chaincall.question', 'chaincall.chain_policy', 'chaincall.job_status', 'chaincall.queue_status', 'chaincall.activity']) t
+        SELECT 3, 'SELECT ON TABLE ' || t FROM unnest(ARRAY['chaincall.model', 'chaincall.endpoint', 'chaincall.job', 'chaincall.span', 'chaincall.action', 'chaincall.alert', 'chaincall.question', 'chaincall.chain_policy', 'chaincall.dead_letter', 'chaincall.job_status', 'chaincall.queue_status', 'chaincall.activity']) t
         UNION ALL
         SELECT 3, 'INSERT (chain, input, priority, run_at, expires_at, dedupe_key, labels, traceparent) ON TABLE chaincall.job'
         UNION ALL

@@ -34,6 +34,10 @@ typedef struct ApiRequest
 	Jsonb	   *extra;			/* this api's own fields; NULL: none */
 	Jsonb	   *schema;			/* JSON Schema, root an object; NULL: text */
 	bool		strict;			/* OpenAI's strict mode takes it */
+
+	/* in place of what the encoder makes; it knows nothing of them */
+	Jsonb	   *given;			/* the body; NULL: as encoded */
+	const char *given_api;		/* that it is written for */
 } ApiRequest;
 
 typedef struct ApiWire

@@ -89,6 +89,7 @@ step_error_copy(const StepError *error)
 	copy->hint = copy_text(error->hint);
 	copy->step = copy_text(error->step);
 	copy->context = copy_text(error->context);
+	copy->input = json_copy(CurrentMemoryContext, error->input);
 	copy->tried = NIL;
 	foreach(lc, error->tried)
 	{

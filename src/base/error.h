@@ -56,6 +56,8 @@ typedef struct StepError
 	char	   *step;			/* path of the step that failed */
 	char	   *context;		/* "chain f, step a[3], line 12" */
 	List	   *tried;			/* of TriedModel */
+	Jsonb	   *input;			/* what the step was asked, for a person; NULL: not
+								 * known.  No chain sees it */
 } StepError;
 
 /* One model that a call has tried, for error.tried. */

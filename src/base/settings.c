@@ -17,6 +17,7 @@ int			setting_max_depth = 16;
 int			setting_max_spans = 20000;
 int			setting_inline_timeout = 50;
 char	   *setting_allowed_networks = NULL;
+char	   *setting_alert_server = NULL;
 int			setting_breaker_failures = 50;
 int			setting_breaker_volume = 10;
 int			setting_breaker_window_ms = 10000;
@@ -168,6 +169,11 @@ define_jobs(void)
 							NULL, &setting_priority_interval_ms, 60000, 0,
 							INT_MAX, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+	DefineCustomStringVariable("chaincall.alert_server",
+							   "Foreign server with api http that is told of alerts.",
+							   "Empty: none.",
+							   &setting_alert_server, "", PGC_SIGHUP,
+							   0, NULL, NULL, NULL);
 	DefineCustomIntVariable("chaincall.keep_jobs",
 							"How long finished jobs are kept.",
 							"-1 keeps them for ever.",

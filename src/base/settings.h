@@ -17,6 +17,7 @@ extern int	setting_max_depth;	/* chains nested in chains */
 extern int	setting_max_spans;	/* spans kept of a run in a session */
 extern int	setting_inline_timeout; /* ms of one expression's evaluation */
 extern char *setting_allowed_networks;	/* exceptions to refused addresses */
+extern char *setting_alert_server;	/* told of alerts; "": nobody */
 
 /* circuit breakers */
 extern int	setting_breaker_failures;	/* percent that opens one; 0: off */

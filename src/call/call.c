@@ -705,6 +705,9 @@ call_request(ApiRequest *request, const ModelInfo *model, const CallSpec *spec)
 		request->schema = spec->shape->wire;
 		request->strict = spec->shape->strict;
 	}
+	request->given = json_copy(CurrentMemoryContext, spec->given);
+	if (spec->given != NULL)
+		request->given_api = pstrdup(route_heaviest_api(model));
 }
 
 static bool
@@ -746,6 +749,8 @@ form_api(const ModelInfo *model, const CallSpec *spec)
 {
 	const ServerInfo *server;
 
+	if (spec->given != NULL)
+		return pstrdup(route_heaviest_api(model));
 	if (spec->form != CALL_REQUEST || model->nendpoints == 0)
 		return NULL;
 	server = catalog_server(model->endpoints[0].server, true);
@@ -777,8 +782,9 @@ make_call(CallGroup *group, MemoryContext context, const CallSpec *spec)
 	{
 		call->params = json_copy(CurrentMemoryContext, spec->params);
 		call->messages = call->request.messages;
-		call->api = form_api(model, spec);
 	}
+	if (call->nmodels > 1 || spec->given != NULL)
+		call->api = form_api(model, spec);
 	call->shape = spec->shape;
 	call->reasks = spec->reask;
 	way_find(call);

@@ -63,6 +63,8 @@ typedef struct CallSpec
 	const AnswerShape *shape;	/* NULL: text */
 	int			reask;
 	const RetryPolicy *retry;	/* NULL: the model's */
+	Jsonb	   *given;			/* the request's body, of a person's making; NULL:
+								 * as api encodes */
 	int			failed;			/* attempts that an earlier life has used up */
 	int64		deadline_us;	/* clock_us(); CLOCK_NEVER: the server's
 								 * timeout only */

@@ -19,6 +19,7 @@
 #include "call/call_internal.h"
 #include "common/cryptohash.h"
 #include "common/sha2.h"
+#include "mb/pg_wchar.h"
 #include "policy/reset.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -150,6 +151,47 @@ has_header(const List *headers, const char *header)
 }
 
 /*
+ * A body that a person has given takes the place of the encoder's.  Which of
+ * the model's endpoints it goes to is the route's to say, and so is the name
+ * there, save where the chain itself writes the whole request.
+ */
+static void
+put_given(const Route *route, const ApiRequest *request, ApiWire *wire)
+{
+	Jsonb	   *body = request->given;
+	JsonbValue	model;
+	char	   *utf8;
+
+	if (strcmp(request->given_api, route->server.api) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_INPUT),
+				 errmsg("the input that was given is a request of api %s, but server \"%s\" has api %s",
+						request->given_api, route->server.name,
+						route->server.api),
+				 errhint("Retry without an input, or resolve the step.")));
+	if (strcmp(route->server.api, "http") != 0 &&
+		(request->form != CALL_REQUEST || !json_get(body, "model", &model)))
+	{
+		JsonbParseState *state = NULL;
+
+		(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+		json_push_key(&state, "model");
+		json_push(&state, WJB_VALUE, json_text(route->remote_name));
+		body = json_merge(body, JsonbValueToJsonb(pushJsonbValue(&state,
+																 WJB_END_OBJECT,
+																 NULL)));
+	}
+	resetStringInfo(&wire->body);
+	json_append(&wire->body, body);
+	utf8 = pg_server_to_any(wire->body.data, wire->body.len, PG_UTF8);
+	if (utf8 != wire->body.data)
+	{
+		resetStringInfo(&wire->body);
+		appendStringInfoString(&wire->body, utf8);
+	}
+}
+
+/*
  * Encode into wire, whose parts are made in the current memory context, the
  * headers complete but for those that a run gives.  `extra` maps apis to their
  * own fields.  Raises what the encoder raises.
@@ -171,6 +213,8 @@ attempt_encode(const Route *route, const ApiRequest *request,
 	initStringInfo(&wire->body);
 	wire->headers = NIL;
 	api->encode(route, &own, wire);
+	if (own.given != NULL)
+		put_given(route, &own, wire);
 	if (!has_header(wire->headers, CONTENT_TYPE))
 		wire->headers = lappend(wire->headers, CONTENT_TYPE);
 	if (!has_header(wire->headers, ACCEPT))

@@ -161,6 +161,8 @@ struct Call
 extern RetryPolicy route_retry_policy(const Jsonb *retry);
 extern bool route_takes_calls(const ModelInfo *model, int endpoint);
 extern int	route_choose(const ModelInfo *model, const Bitmapset *except);
+extern int	route_heaviest(const ModelInfo *model);
+extern const char *route_heaviest_api(const ModelInfo *model);
 extern ServerSlots *route_slots(Oid server);
 
 /* call_way.c */

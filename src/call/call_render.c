@@ -70,18 +70,6 @@ push_headers(JsonbParseState **state, const Route *route, const List *headers)
 	(void) pushJsonbValue(state, WJB_END_OBJECT, NULL);
 }
 
-/* The endpoint that most calls go to; rendering takes nobody's turn. */
-static int
-heaviest_endpoint(const ModelInfo *model)
-{
-	int			heaviest = 0;
-
-	for (int i = 1; i < model->nendpoints; i++)
-		if (model->endpoints[i].weight > model->endpoints[heaviest].weight)
-			heaviest = i;
-	return heaviest;
-}
-
 /* The models that would be tried next. */
 static void
 push_fallback(JsonbParseState **state, const ModelInfo *model,
@@ -147,7 +135,7 @@ call_render(Oid userid, const CallSpec *spec)
 
 	call_request(&request, model, spec);
 	/* a model without endpoints is the catalog's to complain about */
-	route = catalog_route(model, heaviest_endpoint(model), userid);
+	route = catalog_route(model, route_heaviest(model), userid);
 	attempt_encode(route, &request, spec->extra, &wire);
 	return request_json(route, &wire, model, spec);
 }

@@ -201,3 +201,31 @@ route_slots(Oid server)
 		slots->in_flight = 0;
 	return slots;
 }
+
+/* The endpoint that most calls go to: what is rendered is rendered for it. */
+int
+route_heaviest(const ModelInfo *model)
+{
+	int			heaviest = 0;
+
+	for (int i = 1; i < model->nendpoints; i++)
+		if (model->endpoints[i].weight > model->endpoints[heaviest].weight)
+			heaviest = i;
+	return heaviest;
+}
+
+/*
+ * Its api; "" where the model has no endpoint or the server is gone.  Good as
+ * long as the model is.
+ */
+const char *
+route_heaviest_api(const ModelInfo *model)
+{
+	const ServerInfo *server;
+
+	if (model->nendpoints == 0)
+		return "";
+	server = catalog_server(model->endpoints[route_heaviest(model)].server,
+							true);
+	return server ? server->api : "";
+}

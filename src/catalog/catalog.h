@@ -83,6 +83,7 @@ typedef enum Reach
 extern const ModelInfo *catalog_model(const char *name, bool missing_ok);
 extern const ServerInfo *catalog_server(const char *name, bool missing_ok);
 extern Route *catalog_route(const ModelInfo *model, int endpoint, Oid userid);
+extern Route *catalog_server_route(const char *name, Oid userid);
 extern void catalog_route_free(Route *route);
 extern Reach catalog_reach(const ModelInfo *model, int endpoint, Oid userid,
 						   Oid *mapping, const ServerInfo **server);

@@ -341,6 +341,32 @@ catalog_route(const ModelInfo *model, int endpoint, Oid userid)
 	return route;
 }
 
+/*
+ * The way to a server that is asked for no model's sake, otherwise as
+ * catalog_route().
+ */
+Route *
+catalog_server_route(const char *name, Oid userid)
+{
+	const ServerEntry *server = catalog_server_entry(name);
+	KeyEntry   *key;
+	Route	   *route;
+
+	if (server == NULL)
+		(void) catalog_server(name, false); /* which says so */
+	key = key_entry(server, "", userid);
+	if (key->file != NULL)
+		refresh_key_file(key, &server->info);
+	route = palloc0(sizeof(Route));
+	catalog_server_copy(&route->server, &server->info);
+	route->model = pstrdup("");
+	route->version = pstrdup("");
+	route->remote_name = pstrdup("");
+	route->mapping = key->mapping;
+	route->api_key = key->api_key ? pstrdup(key->api_key) : NULL;
+	return route;
+}
+
 /* Frees what catalog_route() has given. */
 void
 catalog_route_free(Route *route)

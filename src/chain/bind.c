@@ -671,6 +671,7 @@ bind_step(Step *step)
 			break;
 		case STEP_VALUE:
 		case STEP_WAIT:
+		case STEP_ASK:
 			break;
 		case STEP_BLOCK:
 		case STEP_SWITCH:

@@ -33,7 +33,8 @@ typedef enum StepKind
 	STEP_BLOCK,
 	STEP_SWITCH,
 	STEP_VALUE,
-	STEP_WAIT
+	STEP_WAIT,
+	STEP_ASK
 } StepKind;
 
 /* What a name in an expression means. */
@@ -140,6 +141,22 @@ typedef struct WaitStep
 	Template   *text;			/* an interval or a time */
 } WaitStep;
 
+typedef struct AskStep
+{
+	Template   *question;
+	JsonTemplate *show;			/* NULL: nothing */
+	Template   *to;				/* name of a role; NULL: the owner */
+	Shape	   *shape;			/* of the answer; NULL: text */
+} AskStep;
+
+/* What a run of it asks of whom. */
+typedef struct AskSpec
+{
+	char	   *question;
+	Jsonb	   *show;			/* NULL: nothing */
+	char	   *to;				/* role; NULL: the owner */
+} AskSpec;
+
 struct Step
 {
 	const char *name;			/* NULL: body of the chain, arm, on_error */
@@ -179,6 +196,7 @@ struct Step
 	FunctionStep *function;
 	JsonTemplate *value;
 	WaitStep   *wait;
+	AskStep    *ask;
 	Step	  **steps;			/* of a block, or arms of a switch */
 	int			nsteps;
 	JsonTemplate *output;		/* of a block; NULL: the sink */
@@ -279,6 +297,15 @@ extern int64 step_count(const YamlNode *node, const char *key, int64 least);
 extern ModelStep *model_step_parse(Definition *definition,
 								   const YamlNode *node, int line);
 extern List *model_step_exprs(const ModelStep *model);
+extern Shape *step_returns(Definition *definition, const YamlNode *node);
+
+/* chain/step_ask.c */
+extern AskStep *ask_step_parse(Definition *definition, const YamlNode *node);
+extern List *ask_step_exprs(const AskStep *ask);
+extern void ask_step_render(const AskStep *ask, AskSpec *spec,
+							ExprLookup lookup, void *arg);
+extern Jsonb *ask_check(const Shape *shape, Jsonb *answer, char **why);
+extern Jsonb *ask_schema(const Shape *shape);
 
 /* chain/resolve.c: second pass */
 extern void definition_resolve(Definition *definition);

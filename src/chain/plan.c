@@ -30,9 +30,6 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-/* Drivers stop statements by timers of whole milliseconds. */
-#define TIMER_SLACK_US 1000
-
 /* ---- agenda and waiting ---- */
 
 /* Has the node go on at the agenda's next turn. */
@@ -112,16 +109,6 @@ plan_wake_waiters(ChainPlan *plan, StepRun *run)
 /* ---- timers ---- */
 
 static int
-compare_deadlines(const pairingheap_node *a, const pairingheap_node *b,
-				  void *arg)
-{
-	int64		ta = pairingheap_const_container(ItemRun, deadline_node, a)->deadline_us;
-	int64		tb = pairingheap_const_container(ItemRun, deadline_node, b)->deadline_us;
-
-	return ta < tb ? 1 : ta > tb ? -1 : 0;
-}
-
-static int
 compare_retries(const pairingheap_node *a, const pairingheap_node *b,
 				void *arg)
 {
@@ -131,30 +118,11 @@ compare_retries(const pairingheap_node *a, const pairingheap_node *b,
 	return ta < tb ? 1 : ta > tb ? -1 : 0;
 }
 
-/* The item's timeout no longer counts. */
-void
-plan_drop_deadline(ChainPlan *plan, ItemRun *item)
-{
-	if (item->deadline_us == CLOCK_NEVER)
-		return;
-	pairingheap_remove(&plan->deadlines, &item->deadline_node);
-	item->deadline_us = CLOCK_NEVER;
-}
-
 /* The item that the run is inside of; NULL for the outermost chain's body. */
 ItemRun *
 plan_around(const StepRun *run)
 {
 	return run->parent ? run->parent : run->chain->parent;
-}
-
-/* The nearest deadline of all that is around the run. */
-int64
-plan_limit_around(const StepRun *run)
-{
-	const ItemRun *around = plan_around(run);
-
-	return around ? around->limit_us : CLOCK_NEVER;
 }
 
 /* ---- making and freeing ---- */
@@ -273,32 +241,11 @@ plan_abort_inside(ChainPlan *plan, ItemRun *item)
 
 /* ---- what drivers call ---- */
 
-static ItemRun *
-first_deadline(const ChainPlan *plan)
-{
-	if (pairingheap_is_empty(&plan->deadlines))
-		return NULL;
-	return pairingheap_container(ItemRun, deadline_node,
-								 pairingheap_first(unconstify(pairingheap *, &plan->deadlines)));
-}
-
-/*
- * Is plan_tick() needed before anything else?  Only the driver knows whether
- * an answer has come in time, so nothing is judged here.
- */
-static bool
-is_overdue(const ChainPlan *plan)
-{
-	const ItemRun *item = first_deadline(plan);
-
-	return item != NULL && item->deadline_us <= clock_us();
-}
-
 static void
 run_agenda(ChainPlan *plan)
 {
 	while (!plan->ended && !dlist_is_empty(&plan->agenda) &&
-		   !is_overdue(plan))
+		   !plan_is_overdue(plan))
 	{
 		RunNode    *node;
 		MemoryContext old;
@@ -327,6 +274,7 @@ may_give(const Step *step, bool model)
 			return model;
 		case STEP_SQL:
 		case STEP_WAIT:
+		case STEP_ASK:
 			return !model;
 		case STEP_FUNCTION:
 			return !model || step->function->is_chain;
@@ -400,7 +348,7 @@ plan_create(Definition *definition, Jsonb **inputs,
 	dlist_init(&plan->openers);
 	dlist_init(&plan->ready_models);
 	dlist_init(&plan->ready_local);
-	plan->deadlines.ph_compare = compare_deadlines;
+	plan_limit_init(plan);
 	plan->retries.ph_compare = compare_retries;
 	plan->root = MemoryContextAllocZero(cxt, sizeof(ChainRun));
 	plan->root->definition = definition;
@@ -427,7 +375,7 @@ plan_next(ChainPlan *plan, bool model)
 		StepError  *error;
 
 		run_agenda(plan);
-		if (plan->ended || is_overdue(plan))
+		if (plan->ended || plan_is_overdue(plan))
 			return NULL;
 		if (dlist_is_empty(ready))
 		{
@@ -472,22 +420,35 @@ plan_succeed(ChainPlan *plan, Task *task, const Jsonb *output)
 	MemoryContextReset(plan->scratch);
 }
 
-/*
- * Who fails when item is late: the outermost of those around it whose time is
- * up as well, or an inner on_error would go on in a chain that is over.
- */
-static ItemRun *
-late_around(ItemRun *item, int64 now_us)
+/* Does an on_error of the item, or of what is around it, catch its failures? */
+static bool
+is_caught(const ItemRun *item)
 {
-	ItemRun    *late = item;
-
-	while (item != NULL)
+	for (; item != NULL; item = plan_around(item->run))
 	{
-		if (item->deadline_us <= now_us)
-			late = item;
-		item = plan_around(item->run);
+		if (item->phase != ITEM_HANDLER &&
+			item->run->step->on_error != ON_ERROR_FAIL)
+			return true;
 	}
-	return late;
+	return false;
+}
+
+/* What the task asks goes with an error that a person may come to see. */
+void
+plan_note_input(ChainPlan *plan, const Task *task, const ItemRun *item,
+				StepError *error)
+{
+	MemoryContext old;
+	Jsonb	   *input;
+
+	if (plan->ops->asked == NULL || error->input != NULL || is_caught(item))
+		return;
+	old = MemoryContextSwitchTo(plan->scratch);
+	input = plan->ops->asked(plan->driver, task);
+	if (input != NULL)
+		error->input = plan_keep(plan, input);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(plan->scratch);
 }
 
 /* The task has failed; error must live as long as the plan.  Frees the task. */
@@ -496,10 +457,11 @@ plan_fail(ChainPlan *plan, Task *task, StepError *error)
 {
 	ItemRun    *item = take_task(task);
 
+	plan_note_input(plan, task, item, error);
 	MemoryContextDelete(task->cxt);
 	error = plan_place_error(plan, item->run, item, error);
 	if (error->cls == CLASS_TIMEOUT)
-		item = late_around(item, clock_us() + TIMER_SLACK_US);
+		item = plan_late_item(plan, item);
 	plan_item_fail(plan, item, error);
 }
 
@@ -507,7 +469,7 @@ plan_fail(ChainPlan *plan, Task *task, StepError *error)
 int64
 plan_due(const ChainPlan *plan)
 {
-	const ItemRun *item = first_deadline(plan);
+	const ItemRun *item = plan_first_deadline(plan);
 	int64		due = item ? item->deadline_us : CLOCK_NEVER;
 
 	if (!pairingheap_is_empty(&plan->retries))
@@ -515,13 +477,6 @@ plan_due(const ChainPlan *plan)
 				  pairingheap_container(ItemRun, retry_node,
 										pairingheap_first(unconstify(pairingheap *, &plan->retries)))->retry_us);
 	return due;
-}
-
-/* Whether anything under way has a `timeout`, which only this plan knows of. */
-bool
-plan_limited(const ChainPlan *plan)
-{
-	return first_deadline(plan) != NULL;
 }
 
 /* Starts what has waited long enough, fails what took too long. */
@@ -541,24 +496,14 @@ plan_tick(ChainPlan *plan, int64 now_us)
 		item->phase = ITEM_BODY;
 		plan_agenda_add(plan, &item->node);
 	}
-	while (!plan->ended && (item = first_deadline(plan)) != NULL &&
+	while (!plan->ended && (item = plan_first_deadline(plan)) != NULL &&
 		   item->deadline_us <= now_us)
-	{
-		StepError  *error;
-
-		item = late_around(item, now_us);
-		error = plan_make_error(plan, item, CLASS_TIMEOUT,
-								psprintf("step took longer than %lld ms",
-										 (long long) item->run->step->timeout_ms),
-								NULL,
-								"Raise \"timeout\", or say with \"on_error\" what is to happen then.");
-		plan_item_fail(plan, item, error);
-	}
+		plan_time_out(plan, item, now_us);
 }
 
 /*
  * How far the run is: items of steps that do something (model, sql, function,
- * wait) that are known by now, and how many of them have ended.
+ * wait, ask) that are known by now, and how many of them have ended.
  */
 void
 plan_progress(const ChainPlan *plan, int64 *known, int64 *done)

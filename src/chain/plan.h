@@ -26,6 +26,7 @@ typedef enum TaskKind
 	TASK_SQL,
 	TASK_FUNCTION,
 	TASK_WAIT,					/* until due; its output is params[0] */
+	TASK_ASK,					/* until somebody has answered */
 	/* only where a driver's ops put them off: */
 	TASK_INPUTS,				/* params[0], an object, becomes the arguments of
 								 * a called chain; output: their array, or null
@@ -50,6 +51,7 @@ typedef struct Task
 	CallSpec	call;			/* of a model */
 	Jsonb	  **params;			/* of a statement or function */
 	TimestampTz due;			/* of a wait */
+	AskSpec		ask;
 	Definition *definition;		/* of the chain called, for inputs and result */
 	struct ItemRun *item;
 	void	   *driver;			/* the driver's own */
@@ -79,12 +81,20 @@ typedef struct PlanOps
 						   const Jsonb *args, bool *null_for_strict);
 	Jsonb	   *(*result) (void *driver, const Definition *definition,
 						   Jsonb *output);
+
+	/*
+	 * What the task asks, for the error of a run that nothing catches (NULL:
+	 * not known), in the current memory context.  NULL: nobody wants it.
+	 */
+	Jsonb	   *(*asked) (void *driver, const Task *task);
 } PlanOps;
 
 typedef struct PlanOptions
 {
 	const Jsonb *mock;			/* object path → output; NULL: none */
 	const char *stop_after;		/* path; NULL: run to the end */
+	const Jsonb *deadlines;		/* of the run that this one goes on with: see
+								 * plan_deadlines(); NULL: it begins */
 	bool		untimed;		/* no timeouts: nothing is run */
 	bool		job;			/* statements are tried again after a deadlock
 								 * or serialization failure */
@@ -100,7 +110,6 @@ extern Task *plan_next(ChainPlan *plan, bool model);
 extern void plan_succeed(ChainPlan *plan, Task *task, const Jsonb *output);
 extern void plan_fail(ChainPlan *plan, Task *task, StepError *error);
 extern int64 plan_due(const ChainPlan *plan);
-extern bool plan_limited(const ChainPlan *plan);
 extern void plan_tick(ChainPlan *plan, int64 now_us);
 extern bool plan_ended(const ChainPlan *plan);
 extern StepError *plan_error(const ChainPlan *plan);
@@ -109,6 +118,10 @@ extern Jsonb *plan_output(const ChainPlan *plan);
 extern Jsonb *plan_outputs(const ChainPlan *plan);
 extern void plan_progress(const ChainPlan *plan, int64 *known, int64 *done);
 extern void plan_abandon(ChainPlan *plan);
+
+/* of a run that is taken down and gone on with (plan_limit.c) */
+extern Jsonb *plan_deadlines(const ChainPlan *plan);
+extern void plan_caught_up(ChainPlan *plan);
 
 extern void plan_check_path(const Definition *definition, const char *path);
 extern bool plan_path_matches(const char *path, const char *wanted);

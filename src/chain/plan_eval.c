@@ -506,6 +506,16 @@ move_to_task(Task *task, int nparams)
 			call->system = MemoryContextStrdup(task->cxt, call->system);
 		return;
 	}
+	if (task->kind == TASK_ASK)
+	{
+		AskSpec    *ask = &task->ask;
+
+		ask->question = MemoryContextStrdup(task->cxt, ask->question);
+		ask->show = json_copy(task->cxt, ask->show);
+		if (ask->to)
+			ask->to = MemoryContextStrdup(task->cxt, ask->to);
+		return;
+	}
 	task->params = MemoryContextAlloc(task->cxt,
 									  Max(nparams, 1) * sizeof(Jsonb *));
 	for (int i = 0; i < nparams; i++)
@@ -563,6 +573,8 @@ work_render(Evaluation *evaluation)
 		n = 1;
 		render_wait(step->wait, task, &evaluation->env);
 	}
+	else if (step->kind == STEP_ASK)
+		ask_step_render(step->ask, &task->ask, lookup, &evaluation->env);
 	else if (step->kind == STEP_SQL)
 	{
 		n = step->sql->text->nparams;
@@ -619,7 +631,8 @@ plan_render(ChainPlan *plan, ItemRun *item, Task **result)
 	task->cxt = cxt;
 	task->kind = step->kind == STEP_MODEL ? TASK_MODEL :
 		step->kind == STEP_SQL ? TASK_SQL :
-		step->kind == STEP_WAIT ? TASK_WAIT : TASK_FUNCTION;
+		step->kind == STEP_WAIT ? TASK_WAIT :
+		step->kind == STEP_ASK ? TASK_ASK : TASK_FUNCTION;
 	task->step = step;
 	task->chain = item->run->chain->definition->name;
 	task->path = MemoryContextStrdup(cxt, path.data);

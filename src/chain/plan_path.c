@@ -86,6 +86,22 @@ path_of_item(StringInfo path, const ItemRun *item)
 		appendStringInfo(path, "[%d]", item->round);
 }
 
+/*
+ * Appends what an item's deadline is known by: all its rounds have one, and the
+ * block that is a chain's body, whose path is that of what is around, has its own.
+ */
+void
+path_of_deadline(StringInfo path, const ItemRun *item)
+{
+	const StepRun *run = item->run;
+
+	path_of_run(path, run);
+	if (item->index >= 0)
+		appendStringInfo(path, "[%d]", item->index);
+	if (run->role == ROLE_BODY && is_plain_block(run->step))
+		appendStringInfoChar(path, '/');
+}
+
 /* Reads `[12]`; false where there is none. */
 static bool
 skip_index(const char **rest)

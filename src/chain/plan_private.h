@@ -1,8 +1,8 @@
 /*
  * plan_private.h
  *	  The tree behind a ChainPlan, shared by plan.c (agenda, timers, what
- *	  drivers call), plan_step.c (transitions), plan_eval.c (values) and
- *	  plan_path.c (names).
+ *	  drivers call), plan_step.c (transitions), plan_limit.c (timeouts),
+ *	  plan_eval.c (values) and plan_path.c (names).
  */
 #ifndef CHAINCALL_PLAN_PRIVATE_H
 #define CHAINCALL_PLAN_PRIVATE_H
@@ -111,6 +111,7 @@ struct ItemRun
 	int			attempt;		/* of the body, from 1 */
 	ItemPhase	phase;
 	bool		catchable;		/* its own on_error and retry count too */
+	bool		late;			/* it was, in the run that this goes on with */
 	Jsonb	   *element;
 	Jsonb	   *last;			/* output of the last round */
 	StepError  *error;			/* under on_error */
@@ -144,9 +145,11 @@ struct ChainPlan
 	dlist_head	ready_models;
 	dlist_head	ready_local;
 	pairingheap deadlines;
+	bool		catching_up;	/* none of them counts yet */
+	List	   *late;			/* of char *: items that took too long */
 	pairingheap retries;
 	bool		ended;
-	int64		known;			/* items of model, sql, function and wait steps */
+	int64		known;			/* items of steps that do something */
 	int64		done;			/* of these, ended */
 	Jsonb	   *output;
 	StepError  *error;
@@ -163,13 +166,23 @@ extern void plan_stop_waiting(RunNode *node);
 extern bool plan_have_needs(ChainPlan *plan, RunNode *node,
 							const ItemRun *item, const Needs *needs);
 extern void plan_wake_waiters(ChainPlan *plan, StepRun *run);
-extern void plan_drop_deadline(ChainPlan *plan, ItemRun *item);
 extern ItemRun *plan_around(const StepRun *run);
-extern int64 plan_limit_around(const StepRun *run);
 extern StepRun *plan_make_run(ChainPlan *plan, const Step *step,
 							  RunRole role, ItemRun *parent,
 							  ChainRun *chain);
+extern void plan_note_input(ChainPlan *plan, const Task *task,
+							const ItemRun *item, StepError *error);
 extern void plan_abort_inside(ChainPlan *plan, ItemRun *item);
+
+/* plan_limit.c */
+extern void plan_limit_init(ChainPlan *plan);
+extern int64 plan_limit_around(const StepRun *run);
+extern void plan_limit_item(ChainPlan *plan, ItemRun *item);
+extern void plan_drop_deadline(ChainPlan *plan, ItemRun *item);
+extern ItemRun *plan_first_deadline(const ChainPlan *plan);
+extern bool plan_is_overdue(const ChainPlan *plan);
+extern void plan_time_out(ChainPlan *plan, ItemRun *item, int64 now_us);
+extern ItemRun *plan_late_item(ChainPlan *plan, ItemRun *item);
 
 /* plan_step.c */
 extern void plan_advance_run(ChainPlan *plan, StepRun *run);
@@ -205,6 +218,7 @@ extern StepError *plan_make_error(ChainPlan *plan, const ItemRun *item,
 /* plan_path.c */
 extern void path_of_run(StringInfo path, const StepRun *run);
 extern void path_of_item(StringInfo path, const ItemRun *item);
+extern void path_of_deadline(StringInfo path, const ItemRun *item);
 extern char *path_name(const StepRun *run);
 extern Jsonb *path_mocked(const ChainPlan *plan, const char *path);
 

@@ -93,7 +93,7 @@ static bool
 is_counted(const Step *step)
 {
 	return step->kind == STEP_MODEL || step->kind == STEP_SQL ||
-		step->kind == STEP_WAIT ||
+		step->kind == STEP_WAIT || step->kind == STEP_ASK ||
 		(step->kind == STEP_FUNCTION && !step->function->is_chain);
 }
 
@@ -504,6 +504,7 @@ start_body(ChainPlan *plan, ItemRun *item)
 			break;
 		case STEP_SQL:
 		case STEP_WAIT:
+		case STEP_ASK:
 			make_ready(item, &plan->ready_local);
 			break;
 		case STEP_FUNCTION:
@@ -664,7 +665,9 @@ plan_advance_item(ChainPlan *plan, ItemRun *item)
 	switch (item->phase)
 	{
 		case ITEM_NEW:
-			if (!mocked_item(plan, item))
+			if (item->late)
+				plan_time_out(plan, item, 0);
+			else if (!mocked_item(plan, item))
 				start_round(plan, item);
 			break;
 		case ITEM_BODY:
@@ -703,8 +706,6 @@ plan_open_item(ChainPlan *plan, StepRun *run)
 	item->index = step->each ? n : -1;
 	item->round = 1;
 	item->attempt = 1;
-	item->deadline_us = CLOCK_NEVER;
-	item->limit_us = plan_limit_around(run);
 	item->catchable = run->catchable || step->on_error != ON_ERROR_FAIL ||
 		(step->kind != STEP_MODEL && step->retry != NULL &&
 		 step->retry->attempts > 1);
@@ -718,12 +719,7 @@ plan_open_item(ChainPlan *plan, StepRun *run)
 			json_int(n + 1);
 		MemoryContextSwitchTo(old);
 	}
-	if (step->timeout_ms > 0 && !plan->options.untimed)
-	{
-		item->deadline_us = clock_us() + step->timeout_ms * 1000;
-		item->limit_us = Min(item->limit_us, item->deadline_us);
-		pairingheap_add(&plan->deadlines, &item->deadline_node);
-	}
+	plan_limit_item(plan, item);
 	plan_agenda_add(plan, &item->node);
 }
 

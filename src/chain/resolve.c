@@ -367,6 +367,9 @@ resolve_body(Resolver *resolver, Step *step, const Scope *scope)
 			if (step->wait->text != NULL)
 				exprs = template_exprs(step->wait->text);
 			break;
+		case STEP_ASK:
+			exprs = ask_step_exprs(step->ask);
+			break;
 		case STEP_BLOCK:
 			resolve_block(resolver, step, scope);
 			return;

@@ -366,6 +366,22 @@ end_waits(Session *session)
 	return CLOCK_NEVER;
 }
 
+/* ---- questions ---- */
+
+/* There is nobody whom a session could ask while it waits. */
+static void
+refuse_ask(Session *session, Task *task)
+{
+	MemoryContext old = MemoryContextSwitchTo(session->cxt);
+	StepError  *error = step_error_make(CLASS_SQL,
+										"\"ask\" works in jobs only", NULL,
+										"Enqueue the chain: SELECT chaincall.submit(...); or give the answer in \"mock\".");
+
+	error->sqlstate = ERRCODE_FEATURE_NOT_SUPPORTED;
+	MemoryContextSwitchTo(old);
+	plan_fail(session->plan, task, error);
+}
+
 /* ---- the loop ---- */
 
 static void
@@ -387,6 +403,8 @@ run_loop(Session *session)
 		show_progress(session);
 		if (task != NULL && task->kind == TASK_WAIT)
 			start_wait(session, task);
+		else if (task != NULL && task->kind == TASK_ASK)
+			refuse_ask(session, task);
 		else if (task != NULL)
 		{
 			if (session->unsettled)
@@ -549,12 +567,38 @@ session_run(Definition *definition, Jsonb **inputs,
 
 /* ---- rendering ---- */
 
+/* What the table of questions would hold. */
+static void
+render_ask(JsonbParseState **state, const Task *task)
+{
+	const AskSpec *ask = &task->ask;
+	Jsonb	   *schema = ask_schema(task->step->ask->shape);
+
+	json_push_key(state, "ask");
+	json_push(state, WJB_VALUE, json_text(ask->question));
+	if (ask->show)
+	{
+		json_push_key(state, "show");
+		json_push(state, WJB_VALUE, ask->show);
+	}
+	if (ask->to)
+	{
+		json_push_key(state, "to");
+		json_push(state, WJB_VALUE, json_text(ask->to));
+	}
+	if (schema)
+	{
+		json_push_key(state, "returns");
+		json_push(state, WJB_VALUE, schema);
+	}
+}
+
 static Jsonb *
 render_local(const Task *task)
 {
 	const Step *step = task->step;
 	int			n = task->kind == TASK_SQL ? step->sql->text->nparams :
-		task->kind == TASK_WAIT ? 1 : step->function->nargs;
+		task->kind == TASK_FUNCTION ? step->function->nargs : 1;
 	JsonbParseState *state = NULL;
 
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
@@ -563,6 +607,8 @@ render_local(const Task *task)
 		json_push_key(&state, "wait");
 		json_push(&state, WJB_VALUE, task->params[0]);
 	}
+	else if (task->kind == TASK_ASK)
+		render_ask(&state, task);
 	else if (task->kind == TASK_SQL)
 	{
 		json_push_key(&state, "sql");
@@ -667,5 +713,5 @@ session_render(Definition *definition, Jsonb **inputs, const char *path,
 	ereport(ERROR,
 			(errcode(ERRCODE_CHAIN_INPUT),
 			 errmsg("step \"%s\" sends no request", path),
-			 errhint("Name a model, sql or function step that this input reaches.")));
+			 errhint("Name a model, sql, function or ask step that this input reaches.")));
 }

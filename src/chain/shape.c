@@ -135,6 +135,24 @@ shape_check(const Shape *shape, const Jsonb *answer, char **why)
 }
 
 /*
+ * The same for a value that is no model's answer: it is never in a wrapper.
+ */
+Jsonb *
+shape_check_value(const Shape *shape, const Jsonb *value, char **why)
+{
+	SchemaVerdict verdict;
+
+	*why = NULL;
+	if (!schema_check(shape->compiled, value, NULL, &verdict))
+	{
+		*why = verdict.why;
+		return NULL;
+	}
+	return shape->fill && verdict.absent ? fill(shape->compiled, value) :
+		unconstify(Jsonb *, value);
+}
+
+/*
  * Pushes a value without the fields that a field map or type does not name.
  * The value need not fit otherwise.
  */

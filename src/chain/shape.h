@@ -27,5 +27,7 @@ extern Shape *shape_from_pin(Jsonb *schema, Jsonb *wire);
 extern Shape *shape_from_type(Oid type, int32 typmod);
 extern Jsonb *shape_check(const Shape *shape, const Jsonb *answer,
 						  char **why);
+extern Jsonb *shape_check_value(const Shape *shape, const Jsonb *value,
+								char **why);
 
 #endif							/* CHAINCALL_SHAPE_H */

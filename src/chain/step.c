@@ -40,6 +40,7 @@ static const struct
 	{"switch", STEP_SWITCH, (const char *const[]) {NULL}},
 	{"value", STEP_VALUE, (const char *const[]) {NULL}},
 	{"wait", STEP_WAIT, (const char *const[]) {NULL}},
+	{"ask", STEP_ASK, (const char *const[]) {"show", "to", "returns", NULL}},
 };
 
 static const char *const modifiers[] = {
@@ -48,8 +49,7 @@ static const char *const modifiers[] = {
 };
 
 static const char *const later[] = {
-	"ask", "tools", "max_turns", "images", "cache",
-	"stream", "show", "to", NULL
+	"tools", "max_turns", "images", "cache", "stream", NULL
 };
 
 static Step *parse_step(Definition *definition, YamlNode *node,
@@ -370,7 +370,6 @@ check_step_keys(const YamlNode *node, int kind)
 
 	for (int i = 0; i < node->count; i++)
 	{
-		/* `returns` of an ask is not reached: ask itself is refused */
 		if (listed(node->keys[i], later))
 			definition_error(node->key_lines[i], ERRCODE_FEATURE_NOT_SUPPORTED,
 							 "A later version will know it.",
@@ -417,7 +416,7 @@ check_step_keys(const YamlNode *node, int kind)
 							 "unknown key \"%s\" in a step", node->keys[i]);
 	}
 	definition_error(node->line, ERRCODE_SYNTAX_ERROR,
-					 "Give it one of model, sql, function, steps, switch, value or wait.",
+					 "Give it one of model, sql, function, steps, switch, value, wait or ask.",
 					 "step has no kind");
 }
 
@@ -559,7 +558,7 @@ parse_step(Definition *definition, YamlNode *node, const char *name,
 						 MAX_STEP_NESTING);
 	if (node->type != YAML_MAP)
 		definition_error(node->line, ERRCODE_SYNTAX_ERROR,
-						 "A step is a map with one of model, sql, function, steps, switch, value or wait.",
+						 "A step is a map with one of model, sql, function, steps, switch, value, wait or ask.",
 						 "a step must be a map, not a %s",
 						 yaml_type_name(node));
 
@@ -596,6 +595,9 @@ parse_step(Definition *definition, YamlNode *node, const char *name,
 			break;
 		case STEP_WAIT:
 			parse_wait_step(step, node);
+			break;
+		case STEP_ASK:
+			step->ask = ask_step_parse(definition, node);
 			break;
 	}
 	error_context_stack = context.previous;

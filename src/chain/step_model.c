@@ -184,8 +184,8 @@ parse_params(ModelStep *model, const YamlNode *node)
  * The shape of `returns`, whose types are looked up, or were when the chain
  * was pinned.
  */
-static Shape *
-parse_returns(Definition *definition, const YamlNode *node)
+Shape *
+step_returns(Definition *definition, const YamlNode *node)
 {
 	PinSource  *pins = definition->pins;
 	Shape	   *shape;
@@ -280,7 +280,7 @@ model_step_parse(Definition *definition, const YamlNode *node, int line)
 
 	if ((part = yaml_get(node, "returns")) != NULL)
 	{
-		model->shape = parse_returns(definition, part);
+		model->shape = step_returns(definition, part);
 		if (yaml_get(node, "schema") != NULL)
 			definition_error(part->line, ERRCODE_SYNTAX_ERROR,
 							 "Use one of the two.",

@@ -2,66 +2,75 @@
  * action.c
  *	  What people ask of jobs.
  *
- * A row of chaincall.action is pending until the job's own row shows what came
- * of it.  What a caller is told is only a hint (see message.h): if it dies
- * between being told and ending the job, the job is recovered, and the action,
- * still pending, is applied to the queued job.  So nothing depends on anything
- * but the two rows, whoever is killed when.
+ * A row of chaincall.action is pending until it is settled: applied, or refused
+ * with the reason.  What a caller is told is only a hint (see message.h): a
+ * cancel stays pending until the job's own row shows what came of it, so that
+ * nothing depends on anything but the two rows, whoever is killed when.
  *
- * Nobody is waited for: what is locked is put off.
+ * Nobody is waited for: what is locked is put off, and with it what was asked
+ * of the same job later, so that the actions of a job are applied in the order
+ * in which they were asked for.
+ *
+ *	action.c          batches, who may, cancel
+ *	action_retry.c    failed jobs: retry, discard; alerts: acknowledge
+ *	action_step.c     the step that an action names, in the pinned chain
+ *	action_resolve.c  answers: of failed steps, of questions
+ *	action_replace.c  submit(..., dedupe => 'replace')
  */
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/error.h"
 #include "catalog/pg_type.h"
 #include "chain/local.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "queue/action.h"
 #include "queue/message.h"
-#include "queue/queue.h"
-#include "queue/upkeep.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#define MAX_PENDING 100000		/* that are looked at in one go */
-#define BATCH 100				/* of them in a transaction */
+#define BATCH 100				/* in a transaction */
+#define MAX_REASON 1000			/* bytes */
 
-typedef struct Action
-{
-	pg_uuid_t	id;
-	pg_uuid_t	job;
-	Oid			author;
-	TimestampTz created_at;
-	bool		is_cancel;
-} Action;
-
-/* The job of an action. */
-typedef struct Target
-{
-	Oid			owner;
-	char	   *state;
-	uint64		worker;
-	TimestampTz finished_at;
-} Target;
-
-/* What a transaction has done, for after its commit. */
+/* What a pass has done so far. */
 typedef struct Outcome
 {
-	EndedJobs	ended;
+	Effects		effects;		/* of this transaction */
 	int			put_off;
+	HTAB	   *held;			/* subjects of which something is put off */
 	ErrorData  *error;			/* the first one; not of locks */
-	bool		locked;			/* somebody holds a table or a row */
+	bool		locked;			/* somebody holds a table */
 	MemoryContext cxt;
 } Outcome;
 
+static const char *const kind_names[] = {
+	[ACTION_CANCEL] = "cancel",
+	[ACTION_RETRY] = "retry",
+	[ACTION_RESOLVE] = "resolve",
+	[ACTION_DISCARD] = "discard",
+	[ACTION_REPLACE] = "replace",
+	[ACTION_ACKNOWLEDGE] = "acknowledge"
+};
+
 static const char pending_sql[] =
-"SELECT a.id, a.job, a.author, a.created_at, a.action = 'cancel' FROM chaincall.action a"
+"SELECT a.id, coalesce(a.job, a.alert), a.author, a.created_at, a.action FROM chaincall.action a"
 " WHERE a.state = 'pending' ORDER BY a.created_at, a.id LIMIT 100000";
 
-static const char target_sql[] =
-"SELECT q.owner, q.state, q.worker, q.finished_at FROM chaincall.job q WHERE q.id = $1";
+static const char lock_sql[] =
+"SELECT a.step, a.input, a.output FROM chaincall.action a"
+" WHERE a.id = $1 AND a.state = 'pending' FOR UPDATE SKIP LOCKED";
+
+#define TARGET_SQL \
+"SELECT q.owner, q.state, q.worker, q.finished_at, q.expires_at, q.priority, q.chain, q.definition" \
+" FROM chaincall.job q WHERE q.id = $1"
+
+static const char target_sql[] = TARGET_SQL;
+static const char lock_target_sql[] = TARGET_SQL " FOR UPDATE SKIP LOCKED";
 
 static const char settle_sql[] =
 "UPDATE chaincall.action a SET state = $2, reason = $3, applied_at = pg_catalog.clock_timestamp()"
@@ -70,11 +79,13 @@ static const char settle_sql[] =
 static const char cancel_sql[] =
 "WITH picked AS MATERIALIZED (SELECT q.id FROM chaincall.job q"
 "  WHERE q.id = $1 AND q.state IN ('queued', 'waiting') FOR UPDATE SKIP LOCKED)"
-" UPDATE chaincall.job u SET state = 'cancelled', error = $2, worker = NULL, finished_at = pg_catalog.clock_timestamp()"
+" UPDATE chaincall.job u SET state = 'cancelled', error = $2, worker = NULL, waits_on = NULL,"
+" finished_at = pg_catalog.clock_timestamp()"
 " FROM picked p WHERE u.id = p.id RETURNING u.id, u.owner, u.started_at IS NULL";
 
-static void
-run_plan(SPIPlanPtr plan, Datum *values, const char *nulls)
+/* Runs a statement by SPI. */
+void
+action_run(SPIPlanPtr plan, Datum *values, const char *nulls)
 {
 	int			result = SPI_execute_plan(plan, values, nulls, false, 0);
 
@@ -85,6 +96,18 @@ run_plan(SPIPlanPtr plan, Datum *values, const char *nulls)
 
 /* ---- reading ---- */
 
+static ActionKind
+kind_of(const char *name)
+{
+	for (int i = 0; i < (int) lengthof(kind_names); i++)
+	{
+		if (strcmp(kind_names[i], name) == 0)
+			return (ActionKind) i;
+	}
+	elog(ERROR, "unknown action \"%s\"", name);
+	return ACTION_CANCEL;
+}
+
 /* The pending ones in their order, in cxt. */
 static int
 read_pending(Action **actions, MemoryContext cxt)
@@ -93,47 +116,99 @@ read_pending(Action **actions, MemoryContext cxt)
 	int			n;
 
 	queue_begin();
-	run_plan(local_plan(&plan, pending_sql, 0, NULL), NULL, NULL);
+	action_run(local_plan(&plan, pending_sql, 0, NULL), NULL, NULL);
 	n = (int) SPI_processed;
-	*actions = MemoryContextAlloc(cxt, Max(n, 1) * sizeof(Action));
+	*actions = MemoryContextAllocZero(cxt, Max(n, 1) * sizeof(Action));
 	for (int i = 0; i < n; i++)
 	{
 		Action	   *action = &(*actions)[i];
 		bool		isnull;
 
 		action->id = *DatumGetUUIDP(upkeep_column(i, 1, &isnull));
-		action->job = *DatumGetUUIDP(upkeep_column(i, 2, &isnull));
+		action->subject = *DatumGetUUIDP(upkeep_column(i, 2, &isnull));
 		action->author = DatumGetObjectId(upkeep_column(i, 3, &isnull));
 		action->created_at = DatumGetTimestampTz(upkeep_column(i, 4, &isnull));
-		action->is_cancel = DatumGetBool(upkeep_column(i, 5, &isnull));
+		action->kind = kind_of(TextDatumGetCString(upkeep_column(i, 5, &isnull)));
 	}
 	upkeep_commit(false, cxt);
 	return n;
 }
 
+static Jsonb *
+json_column(int column)
+{
+	bool		isnull;
+	Datum		datum = upkeep_column(0, column, &isnull);
+
+	return isnull ? NULL : DatumGetJsonbPCopy(datum);
+}
+
+/* Locks its row and reads the rest of it; false: somebody else has it. */
 static bool
-read_target(const pg_uuid_t *job, Target *target)
+lock_action(Action *action)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid			types[] = {UUIDOID};
+	Datum		values[] = {UUIDPGetDatum(&action->id)};
+	bool		isnull;
+	Datum		step;
+
+	action_run(local_plan(&plan, lock_sql, 1, types), values, NULL);
+	if (SPI_processed == 0)
+		return false;
+	step = upkeep_column(0, 1, &isnull);
+	action->step = isnull ? NULL : TextDatumGetCString(step);
+	action->input = json_column(2);
+	action->output = json_column(3);
+	/* they may be large, and the batch is long */
+	SPI_freetuptable(SPI_tuptable);
+	return true;
+}
+
+static TimestampTz
+time_column(int column, TimestampTz none)
+{
+	bool		isnull;
+	Datum		datum = upkeep_column(0, column, &isnull);
+
+	return isnull ? none : DatumGetTimestampTz(datum);
+}
+
+/*
+ * Reads a job's row; false: there is none or, where it shall be locked,
+ * somebody else has locked it.
+ */
+bool
+action_target(const pg_uuid_t *job, bool lock, Target *target)
+{
+	static SPIPlanPtr plan = NULL;
+	static SPIPlanPtr lock_plan = NULL;
+	Oid			types[] = {UUIDOID};
 	Datum		values[] = {UUIDPGetDatum(job)};
 	bool		isnull;
+	bytea	   *hash;
 
-	run_plan(local_plan(&plan, target_sql, 1, types), values, NULL);
+	action_run(lock ? local_plan(&lock_plan, lock_target_sql, 1, types) :
+			   local_plan(&plan, target_sql, 1, types), values, NULL);
 	if (SPI_processed == 0)
 		return false;
 	target->owner = DatumGetObjectId(upkeep_column(0, 1, &isnull));
 	target->state = TextDatumGetCString(upkeep_column(0, 2, &isnull));
 	target->worker = (uint64) DatumGetInt64(upkeep_column(0, 3, &isnull));
-	target->finished_at = DatumGetTimestampTz(upkeep_column(0, 4, &isnull));
-	if (isnull)
-		target->finished_at = DT_NOBEGIN;
+	target->finished_at = time_column(4, DT_NOBEGIN);
+	target->expires_at = time_column(5, DT_NOEND);
+	target->priority = DatumGetInt32(upkeep_column(0, 6, &isnull));
+	target->chain = TextDatumGetCString(upkeep_column(0, 7, &isnull));
+	hash = DatumGetByteaPP(upkeep_column(0, 8, &isnull));
+	memset(target->definition, 0, DEFINITION_HASH_LEN);
+	memcpy(target->definition, VARDATA_ANY(hash),
+		   Min(VARSIZE_ANY_EXHDR(hash), DEFINITION_HASH_LEN));
 	return true;
 }
 
-/* ---- applying ---- */
+/* ---- settling ---- */
 
-static void
+static bool
 settle(const Action *action, const char *state, const char *reason)
 {
 	static SPIPlanPtr plan = NULL;
@@ -142,93 +217,193 @@ settle(const Action *action, const char *state, const char *reason)
 
 	values[0] = UUIDPGetDatum(&action->id);
 	values[1] = CStringGetTextDatum(state);
-	values[2] = reason ? CStringGetTextDatum(reason) : (Datum) 0;
-	run_plan(local_plan(&plan, settle_sql, 3, types), values,
-			 reason ? NULL : "  n");
+	values[2] = (Datum) 0;
+	if (reason != NULL)
+	{
+		int			len = pg_mbcliplen(reason, strlen(reason), MAX_REASON);
+
+		values[2] = PointerGetDatum(cstring_to_text_with_len(reason, len));
+	}
+	action_run(local_plan(&plan, settle_sql, 3, types), values,
+			   reason ? NULL : "  n");
+	return true;
 }
+
+/* It has been applied; note: what came of it, or NULL.  True, for callers. */
+bool
+action_done(const Action *action, const char *note)
+{
+	return settle(action, "applied", note);
+}
+
+/* It cannot be applied, for that reason.  True, for callers. */
+bool
+action_refuse(const Action *action, const char *reason)
+{
+	return settle(action, "refused", reason);
+}
+
+/* The same words whether there is no such job or it is none of the author's. */
+bool
+action_no_job(const Action *action)
+{
+	return action_refuse(action, action->kind == ACTION_ACKNOWLEDGE ?
+						 "there is no such alert" : "there is no such job");
+}
+
+bool
+action_has_ended(const Target *target)
+{
+	return target->finished_at != DT_NOBEGIN;
+}
+
+/* The job has ended, in another way than the action needs. */
+bool
+action_refuse_ended(const Action *action, const Target *target)
+{
+	return action_refuse(action, psprintf("the job has already ended: %s",
+										  target->state));
+}
+
+/* The author's name, quoted for messages; palloc'd. */
+char *
+action_author(const Action *action)
+{
+	char	   *name = GetUserNameFromId(action->author, true);
+
+	return name ? psprintf("role \"%s\"", name) :
+		psprintf("role %u", action->author);
+}
+
+/* A job of the owner is queued again, with that rank. */
+void
+action_queued(Effects *effects, Oid owner, TimestampTz rank)
+{
+	OwnerJobs  *jobs = palloc0(sizeof(OwnerJobs));
+
+	jobs->owner = owner;
+	jobs->rank = rank;
+	effects->queued = lappend(effects->queued, jobs);
+}
+
+/* ---- cancel ---- */
 
 /* False: somebody has locked the job, or a caller has just claimed it. */
 static bool
-cancel_queued(const Action *action, EndedJobs *ended)
+cancel_queued(const Action *action, Effects *effects)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid			types[] = {UUIDOID, JSONBOID};
 	Datum		values[2];
 	char	   *author = GetUserNameFromId(action->author, true);
 
-	values[0] = UUIDPGetDatum(&action->job);
+	values[0] = UUIDPGetDatum(&action->subject);
 	values[1] = upkeep_error(CLASS_CANCELLED, "the job was cancelled",
 							 author ? psprintf("By role \"%s\".", author) : NULL,
 							 NULL);
-	run_plan(local_plan(&plan, cancel_sql, 2, types), values, NULL);
+	action_run(local_plan(&plan, cancel_sql, 2, types), values, NULL);
 	if (SPI_processed == 0)
 		return false;
-	upkeep_ended(ended, CurrentMemoryContext);
-	settle(action, "applied", NULL);
-	return true;
+	upkeep_ended(&effects->ended, CurrentMemoryContext);
+	return action_done(action, NULL);
 }
 
-/*
- * A job that has ended: as was asked, if it was cancelled after that, else it
- * was too late.
- */
-static void
-cancel_ended(const Action *action, const Target *target)
-{
-	if (strcmp(target->state, "cancelled") == 0 &&
-		target->finished_at >= action->created_at)
-		settle(action, "applied", NULL);
-	else
-		settle(action, "refused",
-			   psprintf("the job has already ended: %s", target->state));
-}
-
-/* Applies an action or refuses it; false: it is put off. */
 static bool
-apply(const Action *action, EndedJobs *ended)
+cancel(const Action *action, Effects *effects)
 {
 	Target		target;
 
-	if (!read_target(&action->job, &target) ||
+	if (!action_target(&action->subject, false, &target) ||
 		!has_privs_of_role(action->author, target.owner))
-		settle(action, "refused", "there is no such job");
-	else if (!action->is_cancel)
-		settle(action, "refused", "this version can only cancel jobs");
-	else if (strcmp(target.state, "running") == 0)
+		return action_no_job(action);
+	if (strcmp(target.state, "running") == 0)
 	{
-		(void) message_send(target.worker, &action->job, MESSAGE_CANCEL);
+		(void) message_send(target.worker, &action->subject, MESSAGE_CANCEL);
 		return false;
 	}
-	else if (strcmp(target.state, "queued") == 0 ||
-			 strcmp(target.state, "waiting") == 0)
-		return cancel_queued(action, ended);
-	else
-		cancel_ended(action, &target);
-	return true;
+	if (!action_has_ended(&target))
+		return cancel_queued(action, effects);
+	/* as was asked, if it was cancelled after that; else it was too late */
+	if (strcmp(target.state, "cancelled") == 0 &&
+		target.finished_at >= action->created_at)
+		return action_done(action, NULL);
+	return action_refuse_ended(action, &target);
 }
 
-/* ---- batches ---- */
+/* ---- one action ---- */
+
+/* Applies an action or refuses it; false: it is put off. */
+static bool
+apply(Action *action, Effects *effects)
+{
+	if (!lock_action(action))
+		return false;
+	switch (action->kind)
+	{
+		case ACTION_CANCEL:
+			return cancel(action, effects);
+		case ACTION_RETRY:
+			return action_retry(action, effects);
+		case ACTION_RESOLVE:
+			return action_resolve(action, effects);
+		case ACTION_DISCARD:
+			return action_discard(action);
+		case ACTION_REPLACE:
+			return action_replace(action);
+		case ACTION_ACKNOWLEDGE:
+			return action_acknowledge(action);
+	}
+	return false;
+}
 
 static void
-add_ended(Outcome *outcome, const EndedJobs *ended)
+add_effects(Outcome *outcome, const Effects *effects)
 {
-	EndedJobs  *all = &outcome->ended;
+	Effects    *all = &outcome->effects;
 	MemoryContext old = MemoryContextSwitchTo(outcome->cxt);
 	ListCell   *lc;
 
-	for (int i = 0; i < ended->n; i++)
-		all->ids[all->n++] = ended->ids[i];
-	foreach(lc, ended->owners)
+	for (int i = 0; i < effects->ended.n; i++)
+		all->ended.ids[all->ended.n++] = effects->ended.ids[i];
+	foreach(lc, effects->ended.owners)
 	{
 		OwnerJobs  *jobs = palloc(sizeof(OwnerJobs));
 
 		*jobs = *(OwnerJobs *) lfirst(lc);
-		all->owners = lappend(all->owners, jobs);
+		all->ended.owners = lappend(all->ended.owners, jobs);
+	}
+	foreach(lc, effects->queued)
+	{
+		OwnerJobs  *jobs = lfirst(lc);
+
+		action_queued(all, jobs->owner, jobs->rank);
+	}
+	foreach(lc, effects->answers)
+	{
+		AnswerFor  *answer = palloc(sizeof(AnswerFor));
+
+		*answer = *(AnswerFor *) lfirst(lc);
+		all->answers = lappend(all->answers, answer);
 	}
 	MemoryContextSwitchTo(old);
 }
 
-static void
+/* Is that the fault of what was asked, and would be the next time too? */
+static bool
+is_actions_fault(const ErrorData *error)
+{
+	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+
+	return error_class_of(error->sqlerrcode) == CLASS_INPUT ||
+		error_class_of(error->sqlerrcode) == CLASS_LIMIT ||
+		error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED ||
+		category == ERRCODE_DATA_EXCEPTION ||
+		category == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION ||
+		category == ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+}
+
+/* The error just caught; gives why the action is refused, or NULL. */
+static char *
 note_error(Outcome *outcome)
 {
 	ErrorData  *error;
@@ -238,33 +413,44 @@ note_error(Outcome *outcome)
 	FlushErrorState();
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		ReThrowError(error);
+	if (is_actions_fault(error))
+		return error->detail ? psprintf("%s (%s)", error->message, error->detail) :
+			error->message;
 	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		outcome->locked = true;
 	else if (outcome->error == NULL)
 		outcome->error = error;
+	return NULL;
 }
 
-/* One action in a subtransaction: an error puts it off. */
-static void
-apply_alone(const Action *action, Outcome *outcome)
+/*
+ * In a subtransaction: applies the action, or refuses it for that reason.  An
+ * error puts it off, or gives in *reason why it is to be refused.
+ */
+static bool
+run_alone(Action *action, char **reason, Outcome *outcome)
 {
 	MemoryContext old = CurrentMemoryContext;
+	MemoryContext scratch = AllocSetContextCreate(old, "chaincall action",
+												  ALLOCSET_DEFAULT_SIZES);
 	ResourceOwner owner = CurrentResourceOwner;
-	EndedJobs	ended = {NULL, 0, NIL};
+	Effects		effects = {{NULL, 0, NIL}, NIL, NIL};
+	char	   *volatile refused = NULL;
 	volatile bool done = false;
 
 	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(old);
+	MemoryContextSwitchTo(scratch);
 	PG_TRY();
 	{
-		done = apply(action, &ended);
+		done = *reason != NULL ? action_refuse(action, *reason) :
+			apply(action, &effects);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(old);
 		CurrentResourceOwner = owner;
 	}
 	PG_CATCH();
 	{
-		note_error(outcome);
+		refused = note_error(outcome);
 		done = false;
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(old);
@@ -272,17 +458,58 @@ apply_alone(const Action *action, Outcome *outcome)
 	}
 	PG_END_TRY();
 	if (done)
-		add_ended(outcome, &ended);
-	else
-		outcome->put_off++;
+		add_effects(outcome, &effects);
+	MemoryContextDelete(scratch);
+	*reason = refused;
+	return done;
 }
 
-/* Gives false when a lock was met: it would be met again. */
-static bool
-apply_batch(const Action *actions, int n, Outcome *outcome)
+static void
+apply_alone(Action *action, Outcome *outcome)
 {
-	outcome->ended.n = 0;
-	outcome->ended.owners = NIL;
+	char	   *reason = NULL;
+	bool		done;
+
+	if (hash_search(outcome->held, &action->subject, HASH_FIND, NULL) != NULL)
+	{
+		outcome->put_off++;
+		return;
+	}
+	done = run_alone(action, &reason, outcome);
+	if (!done && reason != NULL)
+		done = run_alone(action, &reason, outcome);
+	if (done)
+		return;
+	(void) hash_search(outcome->held, &action->subject, HASH_ENTER, NULL);
+	outcome->put_off++;
+}
+
+/* ---- batches ---- */
+
+static void
+tell(const Effects *effects)
+{
+	ListCell   *lc;
+
+	upkeep_tell_ended(&effects->ended);
+	upkeep_tell(effects->queued);
+	foreach(lc, effects->answers)
+	{
+		AnswerFor  *answer = lfirst(lc);
+
+		(void) message_send(answer->worker, &answer->job, MESSAGE_ANSWER);
+	}
+}
+
+static void
+apply_batch(Action *actions, int n, Outcome *outcome)
+{
+	Effects    *effects = &outcome->effects;
+
+	effects->ended.n = 0;
+	effects->ended.owners = NIL;
+	effects->queued = NIL;
+	effects->answers = NIL;
 	queue_begin();
 	upkeep_set("lock_timeout", "100ms");
 	for (int i = 0; i < n; i++)
@@ -294,8 +521,19 @@ apply_batch(const Action *actions, int n, Outcome *outcome)
 			apply_alone(&actions[i], outcome);
 	}
 	upkeep_commit(true, outcome->cxt);
-	upkeep_tell_ended(&outcome->ended);
-	return !outcome->locked;
+	tell(effects);
+}
+
+static HTAB *
+make_held(MemoryContext cxt)
+{
+	HASHCTL		ctl = {0};
+
+	ctl.keysize = sizeof(pg_uuid_t);
+	ctl.entrysize = sizeof(pg_uuid_t);
+	ctl.hcxt = cxt;
+	return hash_create("chaincall actions put off", 64, &ctl,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
 /*
@@ -312,14 +550,16 @@ queue_apply_actions(void)
 	int			n = read_pending(&actions, outcome.cxt);
 	int			i = 0;
 
-	outcome.ended.ids = palloc(BATCH * sizeof(pg_uuid_t));
+	outcome.effects.ended.ids = palloc(BATCH * sizeof(pg_uuid_t));
+	outcome.held = make_held(outcome.cxt);
 	while (i < n && !outcome.locked)
 	{
 		int			batch = Min(n - i, BATCH);
 
-		(void) apply_batch(&actions[i], batch, &outcome);
+		apply_batch(&actions[i], batch, &outcome);
 		i += batch;
 	}
+	action_forget_definition();
 	if (outcome.error != NULL)
 		ReThrowError(outcome.error);
 	return outcome.put_off + (n - i);

@@ -23,6 +23,7 @@
 #include "base/settings.h"
 #include "base/shared.h"
 #include "common/hashfn.h"
+#include "common/int.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
 #include "queue/board.h"
@@ -69,6 +70,20 @@ static uint32
 chain_count(void)
 {
 	return pg_nextpower2_32((uint32) setting_max_owners);
+}
+
+/* A job's place in line: run_at less what the priority is worth, within bounds. */
+TimestampTz
+board_rank(TimestampTz run_at, int32 priority)
+{
+	int64		worth;
+	int64		rank;
+
+	worth = (int64) priority * setting_priority_interval_ms;
+	if (pg_mul_s64_overflow(worth, 1000, &worth) ||
+		pg_sub_s64_overflow(run_at, worth, &rank))
+		rank = priority > 0 ? MIN_TIMESTAMP : END_TIMESTAMP - 1;
+	return Min(Max(rank, MIN_TIMESTAMP), END_TIMESTAMP - 1);
 }
 
 /* Bytes of this area; for shmem_request_hook. */

@@ -48,6 +48,8 @@ typedef struct BoardClaim
 	int			quota;			/* the claimer's to set */
 } BoardClaim;
 
+extern TimestampTz board_rank(TimestampTz run_at, int32 priority);
+
 extern Size board_size(void);
 extern void board_init(void);
 

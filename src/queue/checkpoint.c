@@ -34,9 +34,6 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-/* Longest path in bytes: it is part of an index entry. */
-#define MAX_PATH 1500
-
 /* Columns, in the order of CREATE TABLE. */
 enum
 {
@@ -159,10 +156,10 @@ form_row(Relation rel, const SpanRow *row, uint64 incarnation)
 	Datum		values[SPAN_COLUMNS];
 	bool		nulls[SPAN_COLUMNS] = {0};
 
-	if (strlen(row->path) > MAX_PATH)
+	if (strlen(row->path) > MAX_SPAN_PATH)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHAIN_LIMIT),
-				 errmsg("the path of a step is longer than %d bytes", MAX_PATH),
+				 errmsg("the path of a step is longer than %d bytes", MAX_SPAN_PATH),
 				 errhint("Nest less deeply, or give shorter names.")));
 	values[SPAN_JOB - 1] = UUIDPGetDatum(&row->job);
 	put_text(values, nulls, SPAN_PATH, row->path);
@@ -396,7 +393,7 @@ stored(const StoredRow *row, int column, bool *isnull)
 
 /* A row's part in its path's checkpoint; true: its output is corrupt. */
 static bool
-take_row(Checkpoint *checkpoint, const StoredRow *row)
+take_row(Checkpoint *checkpoint, const StoredRow *row, TimestampTz retried_at)
 {
 	bool		isnull;
 	int			try = DatumGetInt32(stored(row, 2, &isnull));
@@ -407,7 +404,9 @@ take_row(Checkpoint *checkpoint, const StoredRow *row)
 	{
 		checkpoint->failures = Max(checkpoint->failures, try);
 		datum = stored(row, 6, &isnull);
-		checkpoint->used += isnull || uses_attempt(TextDatumGetCString(datum));
+		if (checkpoint->last_ended >= retried_at)
+			checkpoint->used += isnull ||
+				uses_attempt(TextDatumGetCString(datum));
 		return false;
 	}
 	datum = stored(row, 3, &isnull);
@@ -424,10 +423,11 @@ take_row(Checkpoint *checkpoint, const StoredRow *row)
 /*
  * What is stored of a job: a List of Checkpoint in cxt, one a path.  In a
  * transaction of queue_begin().  A corrupt output is put aside, with a
- * warning.
+ * warning.  retried_at: failures before that use up no attempts.
  */
 List *
-queue_checkpoints(const pg_uuid_t *job, MemoryContext cxt)
+queue_checkpoints(const pg_uuid_t *job, TimestampTz retried_at,
+				  MemoryContext cxt)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid			types[] = {UUIDOID};
@@ -451,7 +451,7 @@ queue_checkpoints(const pg_uuid_t *job, MemoryContext cxt)
 		bool		isnull;
 		Checkpoint *checkpoint = find_path(&found, TextDatumGetCString(stored(&row, 1, &isnull)));
 
-		if (take_row(checkpoint, &row))
+		if (take_row(checkpoint, &row, retried_at))
 			corrupt = lappend(corrupt, checkpoint);
 	}
 	MemoryContextSwitchTo(old);

@@ -35,7 +35,7 @@
 #define CLAIMED \
 	" FROM picked p WHERE u.id = p.id" \
 	" RETURNING u.id, u.owner, u.rank, u.chain, u.definition, u.input, p.started_at IS NOT NULL," \
-	" u.deaths, u.created_at, u.expires_at, u.state = 'waiting'"
+	" u.deaths, u.created_at, u.expires_at, u.state = 'waiting', u.retried_at, u.deadlines"
 
 static const char claim_sql[] =
 PICKED "state = 'running', worker = $5, started_at = coalesce(u.started_at, pg_catalog.clock_timestamp())" CLAIMED;
@@ -85,6 +85,7 @@ read_job(HeapTuple tuple, TupleDesc desc)
 {
 	ClaimedJob *job = palloc0(sizeof(ClaimedJob));
 	bytea	   *hash;
+	Datum		deadlines;
 	bool		isnull;
 
 	job->id = *DatumGetUUIDP(SPI_getbinval(tuple, desc, 1, &isnull));
@@ -102,6 +103,12 @@ read_job(HeapTuple tuple, TupleDesc desc)
 	if (isnull)
 		job->expires_at = DT_NOEND;
 	job->held = DatumGetBool(SPI_getbinval(tuple, desc, 11, &isnull));
+	job->retried_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 12, &isnull));
+	if (isnull)
+		job->retried_at = 0;
+	deadlines = SPI_getbinval(tuple, desc, 13, &isnull);
+	if (!isnull)
+		job->deadlines = DatumGetJsonbPCopy(deadlines);
 	return job;
 }
 

@@ -36,7 +36,7 @@ static const char expire_sql[] =
 "WITH picked AS MATERIALIZED ("
 " SELECT q.id FROM chaincall.job q WHERE q." EXPIRING " AND q.state <> 'running' AND q.expires_at <= $1"
 " ORDER BY q.expires_at LIMIT 1000 FOR UPDATE SKIP LOCKED)"
-" UPDATE chaincall.job u SET state = 'expired', error = $2, worker = NULL, finished_at = pg_catalog.clock_timestamp()"
+" UPDATE chaincall.job u SET state = 'expired', error = $2, worker = NULL, waits_on = NULL, finished_at = pg_catalog.clock_timestamp()"
 " FROM picked p WHERE u.id = p.id RETURNING u.id, u.owner, u.started_at IS NULL";
 
 static const char overdue_sql[] =

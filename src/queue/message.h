@@ -17,7 +17,8 @@
 typedef enum MessageKind
 {
 	MESSAGE_CANCEL,				/* somebody who may has cancelled the job */
-	MESSAGE_EXPIRE				/* its expires_at has passed */
+	MESSAGE_EXPIRE,				/* its expires_at has passed */
+	MESSAGE_ANSWER				/* the answer to an ask of it is stored */
 } MessageKind;
 
 extern Size message_size(void);

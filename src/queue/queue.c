@@ -15,6 +15,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "queue/alert.h"
 #include "queue/queue.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
@@ -24,6 +25,8 @@ typedef struct Wanted
 	const char *name;
 	const char *value;
 } Wanted;
+
+StepError  *(*queue_bounded) (void (*work) (void *), void *arg, bool slow) = NULL;
 
 /* In every transaction of a worker. */
 static const Wanted wanted[] = {
@@ -139,6 +142,7 @@ queue_commit(bool durable)
 	else if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
 		synchronous_commit = SYNCHRONOUS_COMMIT_ON;
 	CommitTransactionCommand();
+	queue_alerts_told();
 	/* remote_apply is as good a wish as on */
 	synchronous_commit = configured;
 	pgstat_report_stat(false);

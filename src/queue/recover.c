@@ -44,7 +44,7 @@ static const char orphans_sql[] =
 " SELECT m.owner, pg_catalog.min(m.rank), pg_catalog.count(*) FROM moved m GROUP BY m.owner";
 
 static const char accused_sql[] =
-"SELECT q.state, q.worker, q.deaths, q.owner, q.rank, q.chain, q.started_at IS NULL FROM chaincall.job q WHERE q.id = $1";
+"SELECT q.state, q.worker, q.deaths, q.owner, q.rank, q.started_at IS NULL FROM chaincall.job q WHERE q.id = $1";
 
 /* ---- deaths of a job's own making ---- */
 
@@ -56,7 +56,6 @@ typedef struct Accused
 	uint64		worker;			/* 0: none */
 	int			deaths;
 	OwnerJobs	jobs;
-	char	   *chain;
 } Accused;
 
 static bool
@@ -77,8 +76,7 @@ read_accused(const pg_uuid_t *job, const char *lock, Accused *accused)
 	accused->deaths = DatumGetInt32(upkeep_column(0, 3, &isnull));
 	accused->jobs.owner = DatumGetObjectId(upkeep_column(0, 4, &isnull));
 	accused->jobs.rank = DatumGetTimestampTz(upkeep_column(0, 5, &isnull));
-	accused->chain = TextDatumGetCString(upkeep_column(0, 6, &isnull));
-	accused->jobs.unstarted = DatumGetBool(upkeep_column(0, 7, &isnull));
+	accused->jobs.unstarted = DatumGetBool(upkeep_column(0, 6, &isnull));
 	return true;
 }
 
@@ -114,6 +112,7 @@ bury(const pg_uuid_t *job, const Accused *accused)
 {
 	Oid			types[] = {UUIDOID, JSONBOID};
 	Datum		values[2];
+	DeadLetter	letter = {{{0}}};
 	char	   *message = psprintf("a step of the job has killed its worker %d times",
 								   accused->deaths + 1);
 
@@ -124,9 +123,9 @@ bury(const pg_uuid_t *job, const Accused *accused)
 	(void) SPI_execute_with_args("UPDATE chaincall.job SET state = 'failed', worker = NULL, deaths = deaths + 1, error = $2,"
 								 " finished_at = pg_catalog.clock_timestamp() WHERE id = $1",
 								 2, types, values, NULL, false, 0);
-	queue_alert("dead_letter", job, accused->jobs.owner,
-				psprintf("%s: %s", accused->chain, message),
-				"The server's log says how the workers died.");
+	queue_unask_jobs(job, 1);
+	letter.job = *job;
+	queue_dead_letters(&letter, 1);
 }
 
 /* Judges an entry; false: somebody has locked the job, try again later. */
@@ -317,11 +316,13 @@ queue_adopt_copy(void)
 								 NULL);
 		values[2] = TimestampTzGetDatum(database_made_at());
 		values[3] = CStringGetTextDatum("the database is a copy");
-		(void) SPI_execute_with_args("UPDATE chaincall.job SET state = 'cancelled', error = $2, worker = NULL,"
+		(void) SPI_execute_with_args("UPDATE chaincall.job SET state = 'cancelled', error = $2, worker = NULL, waits_on = NULL,"
 									 " finished_at = pg_catalog.clock_timestamp()"
 									 " WHERE state IN ('queued', 'running', 'waiting') AND created_at <= $3",
 									 3, types, values, NULL, false, 0);
 		cancelled = SPI_processed;
+		(void) SPI_execute_with_args("DELETE FROM chaincall.question WHERE created_at <= $3",
+									 3, types, values, NULL, false, 0);
 		(void) SPI_execute_with_args("UPDATE chaincall.action SET state = 'refused', reason = $4,"
 									 " applied_at = pg_catalog.clock_timestamp()"
 									 " WHERE state = 'pending' AND created_at <= $3",

@@ -3,7 +3,7 @@
  *	  What is old goes.
  *
  * Spans leave by whole days: their partition is dropped, after what jobs need
- * that have not ended was copied to the default partition.  That locks the
+ * that have not ended, or have failed, was copied to the default partition.  That locks the
  * parent, behind which checkpoints queue up, so what is to be copied is found
  * before, the lock is waited for 50 ms only, and with too many rows the day
  * stays until more of its jobs have ended.
@@ -26,14 +26,15 @@
 /* A definition that a session knows of may be named by a job that it inserts. */
 #define KEEP_DEFINITIONS_US (2 * USECS_PER_DAY)
 
-#define UNFINISHED "state IN ('queued', 'running', 'waiting')"
+/* Of jobs that go on, or may: a person can have what has failed tried again. */
+#define NEEDS_SPANS "state IN ('queued', 'running', 'waiting', 'failed')"
 
 static const char partitions_sql[] =
 "SELECT c.relname FROM pg_catalog.pg_inherits i, pg_catalog.pg_class c"
 " WHERE i.inhparent = 'chaincall.span'::pg_catalog.regclass AND c.oid = i.inhrelid ORDER BY c.relname";
 
 static const char needed_sql[] =
-"SELECT q.id FROM chaincall.job q WHERE q.id >= $1 AND q.id < $2 AND q." UNFINISHED " LIMIT 10001";
+"SELECT q.id FROM chaincall.job q WHERE q.id >= $1 AND q.id < $2 AND q." NEEDS_SPANS " LIMIT 10001";
 
 static const char jobs_sql[] =
 "WITH old AS MATERIALIZED (SELECT q.id FROM chaincall.job q WHERE q.finished_at IS NOT NULL AND q.finished_at < $1"
@@ -48,7 +49,7 @@ static const char job_actions_sql[] =
 
 static const char spans_sql[] =
 "WITH old AS MATERIALIZED (SELECT d.job, d.path, d.try FROM chaincall.span_default d WHERE d.job < $1"
-"  AND NOT EXISTS (SELECT FROM chaincall.job q WHERE q.id = d.job AND q." UNFINISHED ") LIMIT 1000)"
+"  AND NOT EXISTS (SELECT FROM chaincall.job q WHERE q.id = d.job AND q." NEEDS_SPANS ") LIMIT 1000)"
 " DELETE FROM chaincall.span_default u USING old o WHERE u.job = o.job AND u.path = o.path AND u.try = o.try";
 
 /* of jobs that are gone, or never were */
@@ -105,7 +106,7 @@ cutoff(int keep_s, TimestampTz *before)
 /* ---- whole days of spans ---- */
 
 /*
- * The jobs of a day that have not ended.  No other can come to need its spans
+ * The jobs of a day that have not ended, or have failed.  No other can come to need its spans
  * before the transaction ends: new ids are of today, and only the maintainer,
  * which is here, queues what had ended.  False: too many.
  */

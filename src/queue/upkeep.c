@@ -4,7 +4,6 @@
  */
 #include "postgres.h"
 
-#include "base/ids.h"
 #include "base/shared.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -149,7 +148,10 @@ find_owner(List *owners, Oid owner)
 	return NULL;
 }
 
-/* Rows (id, owner, counted until now) of the last statement, in cxt. */
+/*
+ * Rows (id, owner, counted until now) of the last statement, in cxt.  Nobody
+ * needs an answer for them any more.
+ */
 void
 upkeep_ended(EndedJobs *ended, MemoryContext cxt)
 {
@@ -173,6 +175,7 @@ upkeep_ended(EndedJobs *ended, MemoryContext cxt)
 		if (DatumGetBool(upkeep_column(i, 3, &isnull)))
 			jobs->unstarted++;
 	}
+	queue_unask_jobs(ended->ids, ended->n);
 	MemoryContextSwitchTo(old);
 }
 
@@ -200,38 +203,4 @@ upkeep_error(ErrorClass cls, const char *message, const char *detail,
 {
 	return JsonbPGetDatum(step_error_json(step_error_make(cls, message, detail,
 														  hint)));
-}
-
-/* ---- alerts ---- */
-
-/*
- * Writes an alert, in the caller's transaction of queue_begin().  job: or
- * NULL; owner: InvalidOid where it concerns the installation; hint: or NULL.
- * One about no single job is not written while the same stands open.
- */
-void
-queue_alert(const char *kind, const pg_uuid_t *job, Oid owner,
-			const char *message, const char *hint)
-{
-	Oid			types[] = {UUIDOID, TEXTOID, UUIDOID, OIDOID, TEXTOID, TEXTOID};
-	Datum		values[6];
-	char		nulls[] = "      ";
-	pg_uuid_t	id;
-
-	ids_uuid7(&id);
-	values[0] = UUIDPGetDatum(&id);
-	values[1] = CStringGetTextDatum(kind);
-	values[2] = UUIDPGetDatum(job);
-	values[3] = ObjectIdGetDatum(owner);
-	values[4] = CStringGetTextDatum(message);
-	values[5] = hint ? CStringGetTextDatum(hint) : (Datum) 0;
-	nulls[2] = job ? ' ' : 'n';
-	nulls[3] = OidIsValid(owner) ? ' ' : 'n';
-	nulls[5] = hint ? ' ' : 'n';
-	(void) SPI_execute_with_args("INSERT INTO chaincall.alert (id, kind, job, owner, message, hint, created_at)"
-								 " SELECT $1, $2, $3, $4, $5, $6, pg_catalog.clock_timestamp()"
-								 " WHERE $3 IS NOT NULL OR NOT EXISTS (SELECT FROM chaincall.alert a"
-								 "  WHERE a.acknowledged_at IS NULL AND a.kind = $2 AND a.job IS NULL"
-								 "  AND a.owner IS NOT DISTINCT FROM $4 AND a.message = $5)",
-								 6, types, values, nulls, false, 0);
 }

@@ -17,6 +17,7 @@
 #include "datatype/timestamp.h"
 #include "executor/spi.h"
 #include "nodes/pg_list.h"
+#include "queue/alert.h"
 #include "utils/uuid.h"
 
 #define UPKEEP_BATCH 1000
@@ -53,8 +54,5 @@ extern void upkeep_tell_ended(const EndedJobs *ended);
 
 extern Datum upkeep_error(ErrorClass cls, const char *message,
 						  const char *detail, const char *hint);
-
-extern void queue_alert(const char *kind, const pg_uuid_t *job, Oid owner,
-						const char *message, const char *hint);
 
 #endif							/* CHAINCALL_UPKEEP_H */

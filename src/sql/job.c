@@ -21,7 +21,6 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "commands/trigger.h"
-#include "common/int.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "queue/board.h"
@@ -213,20 +212,6 @@ pin_row(JobRow *row)
 
 /* ---- when ---- */
 
-/* Where in line: run_at less what the priority is worth, within bounds. */
-static TimestampTz
-rank_of(TimestampTz run_at, int32 priority)
-{
-	int64		worth;
-	int64		rank;
-
-	worth = (int64) priority * setting_priority_interval_ms;
-	if (pg_mul_s64_overflow(worth, 1000, &worth) ||
-		pg_sub_s64_overflow(run_at, worth, &rank))
-		rank = priority > 0 ? MIN_TIMESTAMP : END_TIMESTAMP - 1;
-	return Min(Max(rank, MIN_TIMESTAMP), END_TIMESTAMP - 1);
-}
-
 static void
 set_times(JobRow *row)
 {
@@ -254,8 +239,8 @@ set_times(JobRow *row)
 	set_value(row, JOB_CREATED_AT, TimestampTzGetDatum(now));
 	set_value(row, JOB_RUN_AT, TimestampTzGetDatum(run_at));
 	set_value(row, JOB_RANK,
-			  TimestampTzGetDatum(rank_of(run_at,
-										  DatumGetInt32(row->values[JOB_PRIORITY]))));
+			  TimestampTzGetDatum(board_rank(run_at,
+											 DatumGetInt32(row->values[JOB_PRIORITY]))));
 	set_value(row, JOB_STATE,
 			  CStringGetTextDatum(future ? "waiting" : "queued"));
 }
@@ -397,6 +382,16 @@ clear_worker_columns(JobRow *row)
 	set_value(row, JOB_DEATHS, Int32GetDatum(0));
 }
 
+/*
+ * Is it the maintainer that inserts a job in the place of one that has
+ * started?  It says itself whose it is and what it is pinned to.
+ */
+static bool
+is_maintainer(void)
+{
+	return my_worker != NULL && my_worker->kind == WORKER_MAINTAINER;
+}
+
 /* BEFORE INSERT ON job: makes of what a user may give a whole job. */
 Datum
 chaincall_job_insert(PG_FUNCTION_ARGS)
@@ -405,6 +400,7 @@ chaincall_job_insert(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	TupleDesc	desc;
 	JobRow		row = {.owner = GetUserId()};
+	bool		pinned = is_maintainer();
 	pg_uuid_t	id;
 
 	job_check_event(fcinfo, true);
@@ -416,6 +412,8 @@ chaincall_job_insert(PG_FUNCTION_ARGS)
 	heap_deform_tuple(trigger->tg_trigtuple, desc, row.values, row.nulls);
 
 	clear_worker_columns(&row);
+	if (pinned)
+		row.owner = DatumGetObjectId(row.values[JOB_OWNER]);
 	set_value(&row, JOB_OWNER, ObjectIdGetDatum(row.owner));
 	ids_uuid7(&id);
 	set_value(&row, JOB_ID, UUIDPGetDatum(&id));
@@ -423,7 +421,8 @@ chaincall_job_insert(PG_FUNCTION_ARGS)
 	check_traceparent(&row);
 	check_labels(&row);
 	check_dedupe_key(&row);
-	pin_row(&row);
+	if (!pinned)
+		pin_row(&row);
 	set_default_ttl(&row);
 	if (row.nulls[JOB_DEDUPE_KEY])
 		put_on_board(row.owner, is_queued(row.values[JOB_STATE]),

@@ -1,8 +1,8 @@
 /*
  * job_calls.c
- *	  submit(), result() and cancel(): what people do with jobs.
+ *	  submit() and result(): how people give jobs and get what came of them.
  *
- * All three are what anybody could write by hand, run with the caller's own
+ * Both are what anybody could write by hand, run with the caller's own
  * privileges and under row security.
  */
 #include "postgres.h"
@@ -34,7 +34,6 @@
 
 PG_FUNCTION_INFO_V1(chaincall_submit);
 PG_FUNCTION_INFO_V1(chaincall_result);
-PG_FUNCTION_INFO_V1(chaincall_cancel);
 
 static void
 connect_spi(void)
@@ -101,6 +100,7 @@ uuid_datum(const pg_uuid_t *id)
 enum
 {
 	SUBMIT_CHAIN,
+	SUBMIT_INPUT,
 	SUBMIT_DEDUPE_KEY = 5,
 	SUBMIT_COLUMNS = 8,			/* the arguments before are columns */
 	SUBMIT_DEDUPE = SUBMIT_COLUMNS
@@ -155,45 +155,62 @@ find_duplicate(FunctionCallInfo fcinfo, pg_uuid_t *id)
 	return first_uuid(id);
 }
 
-static bool
-check_dedupe(FunctionCallInfo fcinfo)
+/* What submit() does about a job not yet started that has the same key. */
+typedef enum Dedupe
+{
+	DEDUPE_REFUSE,
+	DEDUPE_SKIP,
+	DEDUPE_REPLACE
+} Dedupe;
+
+static Dedupe
+read_dedupe(FunctionCallInfo fcinfo)
 {
 	char	   *dedupe;
 
 	if (PG_ARGISNULL(SUBMIT_DEDUPE))
-		return false;
+		return DEDUPE_REFUSE;
 	dedupe = text_to_cstring(PG_GETARG_TEXT_PP(SUBMIT_DEDUPE));
-	if (strcmp(dedupe, "replace") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("dedupe \"replace\" is not yet supported"),
-				 errhint("A later version will know it; \"skip\" gives the job that is there.")));
-	if (strcmp(dedupe, "skip") != 0)
+	if (strcmp(dedupe, "skip") != 0 && strcmp(dedupe, "replace") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown value of dedupe: \"%s\"", dedupe),
-				 errhint("Known is skip.")));
+				 errhint("Known are skip and replace.")));
 	if (PG_ARGISNULL(SUBMIT_DEDUPE_KEY))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("dedupe without a dedupe_key"),
 				 errhint("Say by dedupe_key which jobs are the same.")));
-	return true;
+	return strcmp(dedupe, "skip") == 0 ? DEDUPE_SKIP : DEDUPE_REPLACE;
+}
+
+/* The job that is there shall have the input. */
+static void
+replace_input(FunctionCallInfo fcinfo, const pg_uuid_t *job)
+{
+	Oid			function = chain_find(TextDatumGetCString(PG_GETARG_DATUM(SUBMIT_CHAIN)));
+	Jsonb	   *input = PG_ARGISNULL(SUBMIT_INPUT) ? json_parse("{}") :
+		PG_GETARG_JSONB_P(SUBMIT_INPUT);
+
+	job_ask_replace(job, pin_normalise(function, input));
 }
 
 /*
  * submit(chain, input, priority, run_at, expires_at, dedupe_key, labels,
- * traceparent, dedupe) → uuid: the new job's, or that of the one already there
+ * traceparent, dedupe) → uuid: the new job's, or that of the one already there,
+ * which with replace is given the new input unless it starts before
  */
 Datum
 chaincall_submit(PG_FUNCTION_ARGS)
 {
-	bool		skip = check_dedupe(fcinfo);
+	Dedupe		dedupe = read_dedupe(fcinfo);
+	bool		skip = dedupe != DEDUPE_REFUSE;
+	bool		inserted;
 	pg_uuid_t	id;
 
 	connect_spi();
 	/* the one that is there may start while we look for it */
-	while (!insert_job(fcinfo, skip, &id) &&
+	while (!(inserted = insert_job(fcinfo, skip, &id)) &&
 		   !(skip && find_duplicate(fcinfo, &id)))
 	{
 		if (job_is_replicated())
@@ -211,28 +228,8 @@ chaincall_submit(PG_FUNCTION_ARGS)
 					 errhint("Try the transaction again.")));
 		CHECK_FOR_INTERRUPTS();
 	}
-	SPI_finish();
-	PG_RETURN_DATUM(uuid_datum(&id));
-}
-
-/* ---- cancel ---- */
-
-/* cancel(job) → uuid of the action; a worker applies it */
-Datum
-chaincall_cancel(PG_FUNCTION_ARGS)
-{
-	static SPIPlanPtr plan = NULL;
-	Oid			types[] = {UUIDOID};
-	Datum		values[] = {PG_GETARG_DATUM(0)};
-	pg_uuid_t	id;
-
-	connect_spi();
-	execute(kept_plan(&plan,
-					  "INSERT INTO chaincall.action (job, action) VALUES ($1, 'cancel') RETURNING id",
-					  lengthof(types), types),
-			values, NULL, SPI_OK_INSERT_RETURNING);
-	if (!first_uuid(&id))
-		elog(ERROR, "the action was not stored");
+	if (!inserted && dedupe == DEDUPE_REPLACE)
+		replace_input(fcinfo, &id);
 	SPI_finish();
 	PG_RETURN_DATUM(uuid_datum(&id));
 }

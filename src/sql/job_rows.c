@@ -7,12 +7,15 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/xact.h"
 #include "base/error.h"
 #include "base/ids.h"
+#include "base/settings.h"
 #include "base/shared.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "queue/board.h"
 #include "replication/logicalworker.h"
@@ -21,6 +24,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
+#include "utils/varlena.h"
 
 PG_FUNCTION_INFO_V1(chaincall_action_insert);
 PG_FUNCTION_INFO_V1(chaincall_drop_replicated);
@@ -123,36 +127,136 @@ chaincall_drop_replicated(PG_FUNCTION_ARGS)
 
 /* ---- action ---- */
 
+/* Bytes of a path; it becomes part of an index entry. */
+#define MAX_PATH 1500
+
+/* What an action takes beside its name: 'm' must be there, 'b' both or none. */
+typedef struct ActionForm
+{
+	const char *name;
+	char		job;
+	char		step;
+	char		input;
+	char		output;
+	char		alert;
+	const char *takes;
+} ActionForm;
+
+static const ActionForm forms[] = {
+	{"cancel", 'm', 0, 0, 0, 0, "a job"},
+	{"retry", 'm', 'b', 'b', 0, 0, "a job, or a job, a step and its input"},
+	{"resolve", 'm', 'm', 0, 'm', 0, "a job, a step and its output"},
+	{"discard", 'm', 0, 0, 0, 0, "a job"},
+	{"acknowledge", 0, 0, 0, 0, 'm', "an alert"},
+	{"replace", 'm', 0, 'm', 0, 0, "a job and its input"}
+};
+
+static void
+unknown_action(const char *name)
+{
+	const char *nearest = NULL;
+	int			distance = 4;
+	int			len = (int) strlen(name);
+
+	for (int i = 0; i < (int) lengthof(forms) && len < NAMEDATALEN; i++)
+	{
+		int			d = varstr_levenshtein_less_equal(name, len, forms[i].name,
+													  (int) strlen(forms[i].name),
+													  1, 1, 1, distance, true);
+
+		if (d < distance)
+		{
+			distance = d;
+			nearest = forms[i].name;
+		}
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unknown action \"%.*s\"", pg_mbcliplen(name, len, NAMEDATALEN),
+					name),
+			 nearest ? errhint("Perhaps you meant %s.", nearest) :
+			 errhint("Known are cancel, retry, resolve, discard, acknowledge and replace.")));
+}
+
+static const ActionForm *
+find_form(const char *name)
+{
+	for (int i = 0; i < (int) lengthof(forms); i++)
+	{
+		if (strcmp(forms[i].name, name) == 0)
+			return &forms[i];
+	}
+	unknown_action(name);
+	return NULL;
+}
+
+static void
+check_form(const ActionForm *form, const bool *nulls)
+{
+	static const int columns[] = {
+		ACTION_JOB, ACTION_STEP, ACTION_INPUT, ACTION_OUTPUT, ACTION_ALERT
+	};
+	const char	wants[] = {form->job, form->step, form->input, form->output, form->alert};
+
+	for (int i = 0; i < (int) lengthof(columns); i++)
+	{
+		bool		given = !nulls[columns[i]];
+		bool		fits = wants[i] == 'm' ? given : wants[i] == 'b' ?
+			nulls[ACTION_STEP] == nulls[ACTION_INPUT] : !given;
+
+		if (fits)
+			continue;
+		ereport(ERROR,
+				(errcode(!given ? ERRCODE_NULL_VALUE_NOT_ALLOWED :
+						 ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("action \"%s\" takes %s, and nothing else",
+						form->name, form->takes),
+				 given && wants[i] != 'b' ?
+				 errhint("Leave \"%s\" out.", action_columns[columns[i]]) :
+				 errhint("Give \"%s\".", action_columns[nulls[columns[i]] ? columns[i] :
+														 columns[i] == ACTION_STEP ? ACTION_INPUT : ACTION_STEP])));
+	}
+}
+
+static void
+check_sizes(const Datum *values, const bool *nulls)
+{
+	static const int columns[] = {ACTION_INPUT, ACTION_OUTPUT};
+
+	if (!nulls[ACTION_STEP] &&
+		VARSIZE_ANY_EXHDR(DatumGetTextPP(values[ACTION_STEP])) > MAX_PATH)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHAIN_LIMIT),
+				 errmsg("the path of a step is longer than %d bytes", MAX_PATH),
+				 errhint("No step of a job has such a path; chaincall.dead_letter shows the one that failed.")));
+	for (int i = 0; i < (int) lengthof(columns); i++)
+	{
+		Size		size;
+
+		if (nulls[columns[i]])
+			continue;
+		size = toast_raw_datum_size(values[columns[i]]);
+		if (size > setting_max_input_kb * UINT64CONST(1024))
+			ereport(ERROR,
+					(errcode(ERRCODE_CHAIN_LIMIT),
+					 errmsg("%s of an action is too large",
+							action_columns[columns[i]]),
+					 errdetail("It has %zu kB, at most %d kB are allowed.",
+							   (size + 1023) / 1024, setting_max_input_kb),
+					 errhint("Raise chaincall.max_input.")));
+	}
+}
+
 static void
 check_action(const Datum *values, const bool *nulls)
 {
-	static const char *const later[] = {"retry", "resolve", "discard"};
-	char	   *name;
-
-	if (nulls[ACTION_JOB] || nulls[ACTION_ACTION])
+	if (nulls[ACTION_ACTION] || (nulls[ACTION_JOB] && nulls[ACTION_ALERT]))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("an action needs a job and a name"),
+				 errmsg("an action needs a name, and a job or an alert"),
 				 errhint("Write INSERT INTO chaincall.action (job, action) VALUES ('...', 'cancel').")));
-	name = TextDatumGetCString(values[ACTION_ACTION]);
-	for (int i = 0; i < (int) lengthof(later); i++)
-	{
-		if (strcmp(name, later[i]) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("action \"%s\" is not yet supported", name),
-					 errhint("A later version will know it.")));
-	}
-	if (strcmp(name, "cancel") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unknown action \"%s\"", name),
-				 errhint("Known is cancel.")));
-	if (!nulls[ACTION_STEP] || !nulls[ACTION_INPUT] || !nulls[ACTION_OUTPUT])
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("action \"cancel\" takes a job and nothing else"),
-				 errhint("Leave step, input and output out.")));
+	check_form(find_form(TextDatumGetCString(values[ACTION_ACTION])), nulls);
+	check_sizes(values, nulls);
 }
 
 /* BEFORE INSERT ON action: who asks, when; a worker sees to the rest. */

@@ -166,7 +166,9 @@ read_claim(Claimed *claimed)
 		if (job->held)
 			continue;
 		if (job->resumed)
-			checkpoints = queue_checkpoints(&job->id, scratch);
+			checkpoints = queue_checkpoints(&job->id, job->retried_at, scratch);
+		if (job->retried_at != 0)
+			job->given = queue_given(&job->id, scratch);
 		old = MemoryContextSwitchTo(scratch);
 		claimed->checkpoints = lappend(claimed->checkpoints, checkpoints);
 		MemoryContextSwitchTo(old);
@@ -347,7 +349,12 @@ take_messages(void)
 	MessageKind kind;
 
 	while (message_take(&id, &kind))
-		job_interrupt(&id, kind == MESSAGE_EXPIRE);
+	{
+		if (kind == MESSAGE_ANSWER)
+			jobask_answered(&id);
+		else
+			job_interrupt(&id, kind == MESSAGE_EXPIRE);
+	}
 }
 
 static void
@@ -649,7 +656,7 @@ chaincall_caller_main(Datum arg)
 
 	/* its jobs are recovered by the maintainer, at once */
 	caller_transaction_end();
-	if (save_pending())
+	if (save_pending() || saveask_due() != CLOCK_NEVER)
 		save_commit();
 	proc_exit(0);
 }

@@ -7,9 +7,10 @@
  *	jobrun.c   one job in hand, from its claim to its end
  *	jobtask.c  what its plan asks for, and what came of it: calls, waits
  *	joborder.c  what executors do for it
+ *	jobask.c   what people are asked by it
  *	jobspan.c  its spans as rows
  *	jobops.c   what its plan and calls ask of their driver
- *	save.c     what is to be written, and its commits
+ *	save.c, saveask.c  what is to be written, and its commits
  *	bounded.c  expressions and checks: errors caught, time bounded
  *
  * Nobody else includes this.
@@ -60,6 +61,7 @@ typedef struct JobTask
 	bool		listed;
 	pairingheap_node wait;		/* in job->waits while waiting */
 	bool		waiting;
+	bool		asking;			/* in job->asks */
 	Call	   *call;
 	Ticket	   *ticket;
 	AirEntry   *air;			/* of an order */
@@ -106,6 +108,13 @@ struct Job
 	bool		only_orders;	/* counted in caller.nwaiting */
 	int			unsaved;		/* spans that are not committed */
 	int			deaths;			/* executors that died of a step given up */
+	dlist_head	asks;			/* questions that are not answered */
+	int			nasks;
+	int			unlooked;		/* of them, where an answer is to be looked for */
+	int64		look_us;		/* when all are, for a message may get lost */
+	bool		asked;			/* it may have rows of questions */
+	bool		catching_up;	/* its plan is given what is stored */
+	bool		leaving;		/* it ends, or is parked */
 	bool		starved;		/* wants to start calls; there was no room */
 	dlist_node	hunger;			/* in caller.starved while starved */
 	int64		events;			/* tasks started and outcomes so far */
@@ -144,6 +153,7 @@ typedef struct JobCheckpoint
 	Jsonb	   *output;			/* NULL: no success */
 	int			failures;		/* highest try stored */
 	int			used;			/* attempts used up */
+	Jsonb	   *given;			/* its input by a person; NULL: as rendered */
 } JobCheckpoint;
 
 extern Caller caller;
@@ -188,8 +198,11 @@ extern void job_saved(Job *job, int spans);
 extern void jobtask_start(Job *job, Task *task);
 extern bool jobtask_tell(Job *job);
 extern void jobtask_keep_checkpoints(Job *job, List *checkpoints);
+extern void jobtask_keep_given(Job *job, List *given);
 extern PinnedChain *jobtask_pinned(Job *job, const Definition *definition);
 extern void jobtask_list(JobTask *jt, dlist_head *head);
+extern void jobtask_unlist(JobTask *jt);
+extern void jobtask_remember(JobTask *jt, const Jsonb *output);
 extern void jobtask_ended(JobTask *jt);
 extern int	jobtask_compare_waits(const pairingheap_node *a,
 								  const pairingheap_node *b, void *arg);
@@ -209,6 +222,13 @@ extern bool joborder_offer_held(Job *job);
 extern void joborder_answer(const StepAnswer *answer);
 extern void joborder_convert_output(Job *job);
 
+/* jobask.c */
+extern void jobask_start(JobTask *jt, Jsonb *stored);
+extern void jobask_answered(const pg_uuid_t *id);
+extern void jobask_look(Job *job);
+extern void jobask_drop(JobTask *jt);
+extern char **jobask_paths(const Job *job);
+
 /* jobops.c */
 extern const CallGuards job_guards;
 extern const PlanOps job_plan_ops;
@@ -218,12 +238,32 @@ extern void jobops_check_execute(Job *job, PinnedChain *chain);
 /* save.c */
 extern void save_span(Job *job, SpanRow *row);
 extern MemoryContext save_context(void);
+extern void save_note(void);
+extern StepError *save_caught(void (*work) (void));
+extern bool save_is_rows_fault(int sqlstate);
 extern void save_end(JobEnd *end, Oid owner);
 extern bool save_pending(void);
 extern bool save_in_trouble(void);
 extern int64 save_due(bool busy);
 extern void save_commit(void);
 extern void save_orphan(Job *job);
+
+/* saveask.c */
+typedef enum AskOp
+{
+	ASK_OPEN,					/* a question */
+	ASK_CLOSE,					/* nobody needs its answer any more */
+	ASK_REFUSE					/* its stored answer is put aside */
+} AskOp;
+
+extern void saveask_put(Job *job, AskOp op, QuestionRow *row);
+extern int	saveask_count(void);
+extern void saveask_write(void);
+extern bool saveask_write_singly(void);
+extern void saveask_written(void);
+extern void saveask_orphan(Job *job);
+extern int64 saveask_due(void);
+extern void saveask_tell(void);
 
 /* bounded.c */
 extern StepError *bounded_run(void (*work) (void *), void *arg, bool slow);

@@ -7,10 +7,15 @@
 
 #include "base/compat.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "base/settings.h"
+#include "chain/plan_given.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "worker/caller.h"
+
+/* Bytes of a failed step's input that are kept for people. */
+#define MAX_INPUT_KEPT (256 * 1024)
 
 /* Raises when the job's owner has been dropped. */
 void
@@ -121,12 +126,44 @@ op_result(void *driver, const Definition *definition, Jsonb *output)
 	return pin_result(jobtask_pinned(driver, definition), output);
 }
 
+typedef struct AskedArg
+{
+	const Job  *job;
+	const Task *task;
+	Jsonb	   *input;
+} AskedArg;
+
+static void
+asked_work(void *arg)
+{
+	AskedArg   *asked = arg;
+
+	if (asked->task->kind == TASK_MODEL)
+		asked->input = json_field(call_render(asked->job->owner->owner,
+											  &asked->task->call), "body");
+	else
+		asked->input = plan_params(asked->task);
+}
+
+/* What cannot be rendered, or is larger than people look at, is not kept. */
+static Jsonb *
+op_asked(void *driver, const Task *task)
+{
+	AskedArg	asked = {driver, task, NULL};
+
+	if (bounded_run(asked_work, &asked, false) != NULL ||
+		asked.input == NULL || VARSIZE(asked.input) > MAX_INPUT_KEPT)
+		return NULL;
+	return asked.input;
+}
+
 const PlanOps job_plan_ops = {
 	.evaluate = op_evaluate,
 	.cancel = op_cancel,
 	.nested = op_nested,
 	.inputs = op_inputs,
-	.result = op_result
+	.result = op_result,
+	.asked = op_asked
 };
 
 /* ---- CallGuards ---- */

@@ -36,6 +36,9 @@
 /* Memory is weighed after so many starts and outcomes. */
 #define WEIGH_EVERY 64
 
+/* A job that waits for answers is not parked for less. */
+#define ASK_PARK_US INT64CONST(1000000)
+
 #define KEPT_DEFINITIONS 256
 
 /* ---- pinned definitions ---- */
@@ -176,12 +179,16 @@ make_job(const ClaimedJob *claimed)
 	job->cxt = cxt;
 	job->id = claimed->id;
 	job->expires_at = claimed->expires_at;
+	/* an earlier life may have left some */
+	job->asked = claimed->resumed;
+	job->catching_up = claimed->deadlines != NULL;
 	job->wake_us = CLOCK_NEVER;
 	job->weigh_at = WEIGH_EVERY;
 	job->waits.ph_compare = jobtask_compare_waits;
 	dlist_init(&job->calls);
 	dlist_init(&job->held);
 	dlist_init(&job->orders);
+	dlist_init(&job->asks);
 	dlist_init(&job->ended);
 	window_add(job, claimed->owner);
 	return job;
@@ -210,6 +217,7 @@ begin_work(void *arg)
 	given = pin_job_inputs(chain, begin->claimed->input,
 						   &begin->null_for_strict);
 	MemoryContextSwitchTo(job->cxt);
+	options.deadlines = json_copy(job->cxt, begin->claimed->deadlines);
 	inputs = palloc(Max(n, 1) * sizeof(Jsonb *));
 	for (int i = 0; i < n; i++)
 		inputs[i] = json_copy(job->cxt, given[i]);
@@ -238,6 +246,7 @@ job_begin(ClaimedJob *claimed, List *checkpoints)
 	job->air = air_enter(AIR_JOB, &job->id, claimed->owner, NULL,
 						 claimed->chain, NULL);
 	jobtask_keep_checkpoints(job, checkpoints);
+	jobtask_keep_given(job, claimed->given);
 	if (error == NULL)
 	{
 		job->pinned = known->pinned;
@@ -261,6 +270,23 @@ job_begin(ClaimedJob *claimed, List *checkpoints)
 
 /* ---- the end ---- */
 
+/* What a job that is parked waits for, and until when at most. */
+static void
+describe_waiting(const Job *job, JobEnd *end)
+{
+	int64		left_us = job->wake_us == CLOCK_NEVER ? CLOCK_NEVER :
+		Max(job->wake_us - clock_us(), 0);
+	TimestampTz now = GetCurrentTimestamp();
+
+	end->run_at = left_us < DT_NOEND - now ? now + left_us : DT_NOEND;
+	end->deadlines = plan_deadlines(job->plan);
+	if (job->nasks == 0)
+		return;
+	end->waits_on = "answer";
+	end->asks = jobask_paths(job);
+	end->nasks = job->nasks;
+}
+
 /*
  * The job leaves this caller in the state given, with job->output or error
  * (NULL where there is none); what still runs is cancelled.  The job is gone
@@ -272,15 +298,20 @@ job_end_as(Job *job, const char *state, StepError *error)
 	JobEnd		end = {.job = job->id, .state = state};
 
 	if (error != NULL)
+	{
 		end.error = step_error_json(error);
+		end.input = error->input;
+	}
 	else
 		end.output = job->output;
 	/* a step may raise the SQLSTATE of that class itself */
 	if (error != NULL && error->cls == CLASS_CRASH)
 		end.deaths = job->deaths;
 	if (strcmp(state, "waiting") == 0)
-		end.run_at = GetCurrentTimestamp() +
-			Max(job->wake_us - clock_us(), 0);
+		describe_waiting(job, &end);
+	else
+		end.asked = job->asked;
+	job->leaving = true;
 	if (job->plan != NULL)
 		plan_abandon(job->plan);
 	if (job->conversion != NULL)
@@ -360,13 +391,27 @@ job_interrupt(const pg_uuid_t *id, bool expired)
 								   NULL, NULL));
 }
 
+/*
+ * Is that event so far off that a job which only waits is parked?  Nobody knows
+ * when answers come, so those who wait for them are as soon as they can be.
+ */
+static bool
+is_far(const Job *job, int64 event_us)
+{
+	int64		far_us = setting_park_after_ms * INT64CONST(1000);
+
+	if (job->nasks > 0)
+		far_us = Min(far_us, ASK_PARK_US);
+	else if (job->nwaits == 0 && event_us == CLOCK_NEVER)
+		return false;			/* it waits for nothing that time brings */
+	return event_us - clock_us() > far_us;
+}
+
 /* Has it nothing to do but to wait, and for so long that it can be parked? */
 static bool
 waits_long(const Job *job)
 {
-	return job->ncalls == 0 && job->norders == 0 &&
-		job->wake_us != CLOCK_NEVER &&
-		job->wake_us - clock_us() > setting_park_after_ms * INT64CONST(1000);
+	return job->ncalls == 0 && job->norders == 0 && is_far(job, job->wake_us);
 }
 
 /* Spans of the job have been committed: what waited for that can go on. */
@@ -433,10 +478,19 @@ start_tasks(Job *job)
 		window_starve(job, true);
 }
 
+/* All that is stored has been given to the plan: its deadlines count. */
+static void
+catch_up(Job *job)
+{
+	if (!job->catching_up || job->is_ready || job->starved)
+		return;
+	job->catching_up = false;
+	plan_caught_up(job->plan);
+}
+
 /*
  * When the job's next event is without anything coming; *parkable: it may wait
- * for it outside of memory.  Not while a `timeout` runs: it would begin anew
- * each time that the job comes back.
+ * for it outside of memory.
  */
 static int64
 next_event(Job *job, bool *parkable)
@@ -446,7 +500,7 @@ next_event(Job *job, bool *parkable)
 	dlist_iter	iter;
 
 	*parkable = job->plan != NULL && job->norders == 0 && job->unsaved == 0 &&
-		!job->is_ready && !job->starved && !plan_limited(job->plan);
+		!job->is_ready && !job->starved && !job->catching_up;
 	if (!*parkable || job->ncalls == 0)
 		return next;
 	dlist_foreach(iter, &job->calls)
@@ -473,14 +527,15 @@ rest(Job *job)
 	int64		next = next_event(job, &parkable);
 
 	job->wake_us = next;
-	if (parkable && next != CLOCK_NEVER &&
-		next - now > setting_park_after_ms * INT64CONST(1000))
+	if (parkable && is_far(job, next))
 	{
 		job_end_as(job, "waiting", NULL);
 		return;
 	}
 	if (job->ncalls > 0)
 		next = Min(next, now + SWEEP_US);
+	if (job->nasks > 0)
+		next = Min(next, job->look_us);
 	if (!TIMESTAMP_NOT_FINITE(job->expires_at))
 		next = Min(next, now + Max(job->expires_at - GetCurrentTimestamp(), 0));
 	window_set_timer(job, next);
@@ -508,9 +563,11 @@ job_drive(Job *job)
 		if (is_too_heavy(job))
 			return;
 		jobtask_end_waits(job);
+		jobask_look(job);
 		if (plan_due(job->plan) <= clock_us())
 			plan_tick(job->plan, clock_us());
 		start_tasks(job);
+		catch_up(job);
 		plan_progress(job->plan, &known, &done);
 		air_progress(job->air, known, done);
 		if (plan_ended(job->plan) && !finish_plan(job))

@@ -4,7 +4,8 @@
  *
  * A task of a path whose checkpoint was read back ends at once.  A model call
  * starts as soon as the plan asks for it; statements and functions go to
- * joborder.c; waits and chaincall's own helpers are seen to here.
+ * joborder.c, questions to jobask.c; waits and chaincall's own helpers are seen
+ * to here.
  *
  * Nothing is told to a plan from within a callback: what comes is put on
  * job->ended, and the plan hears of it when the job has its turn.
@@ -16,6 +17,7 @@
 #include "base/shared.h"
 #include "base/value.h"
 #include "catalog/pg_type.h"
+#include "chain/plan_given.h"
 #include "common/hashfn.h"
 #include "text/helper.h"
 #include "utils/memutils.h"
@@ -76,6 +78,7 @@ need_checkpoint(Job *job, const char *path, int n)
 	own = MemoryContextStrdup(job->cxt, path);
 	kept = hash_search(job->checkpoints, &own, HASH_ENTER, NULL);
 	kept->output = NULL;
+	kept->given = NULL;
 	kept->failures = kept->used = 0;
 	return kept;
 }
@@ -98,12 +101,27 @@ jobtask_keep_checkpoints(Job *job, List *checkpoints)
 	}
 }
 
+/* Keeps what a person has given as inputs, a List of GivenInput. */
+void
+jobtask_keep_given(Job *job, List *given)
+{
+	ListCell   *lc;
+
+	foreach(lc, given)
+	{
+		const GivenInput *from = lfirst(lc);
+
+		need_checkpoint(job, from->path, list_length(given))->given =
+			json_copy(job->cxt, from->input);
+	}
+}
+
 /*
  * What came of a task whose path may come again in this life: what is done is
  * not done again then.
  */
-static void
-remember(JobTask *jt, const Jsonb *output)
+void
+jobtask_remember(JobTask *jt, const Jsonb *output)
 {
 	JobCheckpoint *kept;
 
@@ -131,8 +149,9 @@ jobtask_pinned(Job *job, const Definition *definition)
 
 /* ---- lists ---- */
 
-static void
-unlist(JobTask *jt)
+/* The task is in no list of its job's any more. */
+void
+jobtask_unlist(JobTask *jt)
 {
 	if (jt->listed)
 		dlist_delete(&jt->node);
@@ -143,13 +162,16 @@ unlist(JobTask *jt)
 		jt->job->nwaits--;
 	}
 	jt->waiting = false;
+	if (jt->asking)
+		jt->job->nasks--;
+	jt->asking = false;
 }
 
 /* The task is in that list of its job's, and in no other any more. */
 void
 jobtask_list(JobTask *jt, dlist_head *head)
 {
-	unlist(jt);
+	jobtask_unlist(jt);
 	dlist_push_tail(head, &jt->node);
 	jt->listed = true;
 }
@@ -290,8 +312,8 @@ jobtask_end_waits(Job *job)
 			window_ready(job);
 			return;
 		}
-		unlist(jt);
-		remember(jt, jt->task->params[0]);
+		jobtask_unlist(jt);
+		jobtask_remember(jt, jt->task->params[0]);
 		plan_succeed(job->plan, jt->task, jt->task->params[0]);
 	}
 }
@@ -350,7 +372,7 @@ run_helper(JobTask *jt)
 	if (error == NULL)
 	{
 		jobspan_save(jt, &row, helper.output);
-		remember(jt, helper.output);
+		jobtask_remember(jt, helper.output);
 		plan_succeed(job->plan, jt->task, helper.output);
 	}
 	else
@@ -359,13 +381,49 @@ run_helper(JobTask *jt)
 		error = step_error_copy(error);
 		MemoryContextSwitchTo(old);
 		jobspan_fail(jt, &row, error);
-		remember(jt, NULL);
+		jobtask_remember(jt, NULL);
 		plan_fail(job->plan, jt->task, error);
 	}
 	MemoryContextDelete(scratch);
 }
 
 /* ---- what the plan is told ---- */
+
+typedef struct PrepareArg
+{
+	Job		   *job;
+	Task	   *task;
+	Jsonb	   *given;			/* by a person; NULL: as rendered */
+} PrepareArg;
+
+static void
+prepare_work(void *arg)
+{
+	PrepareArg *prepare = arg;
+
+	jobops_check_owner(prepare->job);
+	if (prepare->given != NULL)
+		plan_give_input(prepare->task, prepare->given);
+}
+
+static StepError *
+prepare(Job *job, Task *task, const JobCheckpoint *before)
+{
+	PrepareArg	arg = {job, task, before ? before->given : NULL};
+	MemoryContext old = MemoryContextSwitchTo(job->cxt);
+	StepError  *error = bounded_run(prepare_work, &arg, false);
+
+	MemoryContextSwitchTo(old);
+	return error;
+}
+
+/* A step that does something, rather than a wait or a conversion. */
+static bool
+has_input(const Task *task)
+{
+	return task->kind == TASK_MODEL || task->kind == TASK_SQL ||
+		task->kind == TASK_FUNCTION;
+}
 
 /* Starts the task, or ends it by what an earlier life has left. */
 void
@@ -388,14 +446,20 @@ jobtask_start(Job *job, Task *task)
 		start_wait(jt, before);
 		return;
 	}
-	if (before != NULL && before->output != NULL &&
-		(task->kind == TASK_MODEL || task->kind == TASK_SQL ||
-		 task->kind == TASK_FUNCTION))
+	if (before != NULL && before->output != NULL && has_input(task))
 	{
 		plan_succeed(job->plan, task, before->output);
 		return;
 	}
-	error = bounded_run(jobops_check_owner, job, false);
+	if (task->kind == TASK_ASK)
+	{
+		jobask_start(jt, before ? before->output : NULL);
+		return;
+	}
+	/* too late, and nothing of it is stored: the plan gives it up next */
+	if (job->catching_up && task->deadline_us <= clock_us())
+		return;
+	error = prepare(job, task, has_input(task) ? before : NULL);
 	if (error != NULL)
 		plan_fail(job->plan, task, error);
 	else if (task->kind == TASK_MODEL)
@@ -412,7 +476,7 @@ tell(Job *job, JobTask *jt)
 	StepError  *error = jt->error;
 
 	job->events++;
-	remember(jt, error == NULL ? jt->output : NULL);
+	jobtask_remember(jt, error == NULL ? jt->output : NULL);
 	if (error != NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(job->cxt);
@@ -443,7 +507,7 @@ jobtask_tell(Job *job)
 			window_ready(job);
 			break;
 		}
-		unlist(jt);
+		jobtask_unlist(jt);
 		if (jt != job->conversion)
 		{
 			tell(job, jt);
@@ -469,7 +533,7 @@ jobtask_drop(JobTask *jt)
 	if (jt->success != NULL && jt->output != NULL)
 	{
 		jobspan_save(jt, jt->success, jt->output);
-		remember(jt, jt->output);
+		jobtask_remember(jt, jt->output);
 	}
 	jt->success = NULL;
 	if (jt->call != NULL)
@@ -482,6 +546,8 @@ jobtask_drop(JobTask *jt)
 		handover_cancel(jt->ticket);
 		job->norders--;
 	}
+	else if (jt->task->kind == TASK_ASK)
+		jobask_drop(jt);
 	else if (jt->listed && jt->task->kind != TASK_WAIT &&
 			 jt->output == NULL && jt->error == NULL)
 		job->norders--;			/* held */
@@ -489,5 +555,5 @@ jobtask_drop(JobTask *jt)
 	jt->ticket = NULL;
 	air_leave(jt->air);
 	jt->air = NULL;
-	unlist(jt);
+	jobtask_unlist(jt);
 }

@@ -21,6 +21,7 @@
 #include "base/shared.h"
 #include "base/trouble.h"
 #include "commands/extension.h"
+#include "http/http.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "queue/queue.h"
@@ -30,7 +31,9 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "worker/caller.h"
 #include "worker/handover.h"
+#include "worker/webhook.h"
 #include "worker/worker.h"
 
 PGDLLEXPORT void chaincall_maintainer_main(Datum arg);
@@ -236,6 +239,20 @@ alert_trouble(const Trouble *trouble)
 				trouble_hint(trouble->reason));
 }
 
+/* Those that stand open about other roles: their cause is gone. */
+static void
+close_troubles(const Trouble *troubles, int n)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	Oid		   *roles = palloc(Max(n, 1) * sizeof(Oid));
+
+	for (int i = 0; i < n; i++)
+		roles[i] = troubles[i].role;
+	queue_begin();
+	queue_close_alerts("executor", roles, n);
+	upkeep_commit(false, cxt);
+}
+
 static bool
 tell_troubles(void)
 {
@@ -262,6 +279,9 @@ tell_troubles(void)
 	}
 	if (news > 0)
 		upkeep_commit(true, cxt);
+	/* also the first time: what the last life has told may be over */
+	if (told == NULL || n < ntold + news)
+		close_troubles(troubles, n);
 	if (told != NULL)
 		pfree(told);
 	told = MemoryContextAlloc(TopMemoryContext, Max(n, 1) * sizeof(Trouble));
@@ -271,14 +291,16 @@ tell_troubles(void)
 	return false;
 }
 
-/* promote's turns come from next_due; see due_at(). */
+/* promote's turns come from next_due, telling's from webhook.c; see due_at(). */
 enum
 {
-	DUTY_PROMOTE = 0
+	DUTY_PROMOTE = 0,
+	DUTY_TELL = 1
 };
 
 static Duty duties[] = {
 	[DUTY_PROMOTE] = {"queueing jobs that are due", promote, 0, 0, 0, false},
+	[DUTY_TELL] = {"telling of alerts", webhook_run, 0, 0, 0, false},
 	{"recovering jobs of dead workers", recover, 0, MINUTE, 20, true},
 	{"applying actions", apply_actions, 0, SECOND, 2, true},
 	{"letting go of jobs that were held", let_go, 0, SECOND, 20, true},
@@ -383,7 +405,11 @@ promotion_due(const Duty *duty, int64 now)
 static int64
 due_at(const Duty *duty, int64 now)
 {
-	return duty == &duties[DUTY_PROMOTE] ? promotion_due(duty, now) : duty->due;
+	if (duty == &duties[DUTY_PROMOTE])
+		return promotion_due(duty, now);
+	if (duty == &duties[DUTY_TELL])
+		return Max(webhook_due(), duty->rested);
+	return duty->due;
 }
 
 /* Somebody wants the duties that can be told of; they rest first. */
@@ -458,6 +484,7 @@ chaincall_maintainer_main(Datum arg)
 		proc_exit(0);
 	/* one table that somebody has locked is not to hold up what needs another */
 	SetConfigOption("lock_timeout", "100ms", PGC_SUSET, PGC_S_SESSION);
+	queue_bounded = bounded_run;
 	duty_context = AllocSetContextCreate(TopMemoryContext,
 										 "chaincall maintainer",
 										 ALLOCSET_DEFAULT_SIZES);
@@ -470,7 +497,10 @@ chaincall_maintainer_main(Datum arg)
 		if (!run_due())
 			break;
 		pgstat_report_activity(STATE_IDLE, NULL);
-		worker_sleep(sleep_ms());
+		if (webhook_in_flight())
+			(void) http_turn(clock_us() + sleep_ms() * MS);
+		else
+			worker_sleep(sleep_ms());
 	}
 	proc_exit(0);
 }

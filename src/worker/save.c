@@ -1,6 +1,7 @@
 /*
  * save.c
- *	  What a caller has to write: checkpoints and the ends of jobs.
+ *	  What a caller has to write: checkpoints, questions (saveask.c) and the
+ *	  ends of jobs.
  *
  * Both are gathered and committed together, when SAVE_ITEMS have come or the
  * oldest has waited SAVE_US, and at once when nothing else is going on.  An
@@ -54,8 +55,9 @@ static int64 oldest_us = 0;		/* when the oldest item came; 0: none */
 static int64 not_before_us = 0; /* after a fault, or for locked rows */
 static bool in_trouble = false;
 
-static void
-note_item(void)
+/* Something has come that is to be written. */
+void
+save_note(void)
 {
 	if (oldest_us == 0)
 		oldest_us = clock_us();
@@ -85,7 +87,7 @@ save_span(Job *job, SpanRow *row)
 	spans[nspans].id = row->job;
 	spans[nspans++].row = row;
 	job->unsaved++;
-	note_item();
+	save_note();
 }
 
 /* The end of a job, which is copied. */
@@ -104,17 +106,25 @@ save_end(JobEnd *end, Oid owner)
 		pending->end.output = json_copy(cxt, end->output);
 	if (end->error)
 		pending->end.error = json_copy(cxt, end->error);
+	pending->end.deadlines = json_copy(cxt, end->deadlines);
+	if (end->nasks > 0)
+	{
+		pending->end.asks = palloc(end->nasks * sizeof(char *));
+		for (int i = 0; i < end->nasks; i++)
+			pending->end.asks[i] = pstrdup(end->asks[i]);
+	}
+	pending->end.input = json_copy(cxt, end->input);
 	MemoryContextSwitchTo(old);
 	dlist_push_tail(&ends, &pending->node);
 	nends++;
-	note_item();
+	save_note();
 }
 
 /* Is there anything that is not committed? */
 bool
 save_pending(void)
 {
-	return nspans > 0 || !dlist_is_empty(&ends);
+	return nspans > 0 || saveask_count() > 0 || !dlist_is_empty(&ends);
 }
 
 /*
@@ -124,13 +134,14 @@ save_pending(void)
 int64
 save_due(bool busy)
 {
+	int			nitems = nspans + saveask_count() + nends;
 	int64		due;
 
 	if (!save_pending())
-		return CLOCK_NEVER;
-	if (nspans == 0 && nends == 0)
+		return saveask_due();
+	if (nitems == 0)
 		return not_before_us;	/* locked ones only */
-	due = !busy || nspans + nends >= SAVE_ITEMS ? 0 : oldest_us + SAVE_US;
+	due = !busy || nitems >= SAVE_ITEMS ? 0 : oldest_us + SAVE_US;
 	return Max(due, not_before_us);
 }
 
@@ -172,6 +183,7 @@ write_batch(void)
 			rows[i] = spans[i].row;
 		queue_checkpoint(rows, nspans, caller.incarnation);
 	}
+	saveask_write();
 	if (!dlist_is_empty(&ends))
 	{
 		JobEnd	  **list;
@@ -185,8 +197,8 @@ write_batch(void)
 }
 
 /* Whether the fault is in what we write, not in the database's state. */
-static bool
-is_rows_fault(int sqlstate)
+bool
+save_is_rows_fault(int sqlstate)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
@@ -203,8 +215,8 @@ is_rows_fault(int sqlstate)
  * Runs work; the error as data after an abort, or NULL.  The memory context is
  * the same afterwards, which a commit leaves for TopMemoryContext.
  */
-static StepError *
-caught(void (*work) (void))
+StepError *
+save_caught(void (*work) (void))
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	StepError  *volatile error = NULL;
@@ -236,6 +248,7 @@ drop_saved_spans(int n)
 	}
 	pg_atomic_fetch_add_u64(&my_worker->steps, n);
 	nspans = 0;
+	saveask_written();
 	MemoryContextReset(save_context());
 }
 
@@ -259,7 +272,9 @@ settle_ends(void)
 		}
 		if (pending->end.done)
 		{
-			if (strcmp(pending->end.state, "waiting") == 0)
+			if (pending->end.requeued)
+				board_tell(pending->owner, pending->end.rank);
+			else if (strcmp(pending->end.state, "waiting") == 0)
 				database_due(MyDatabaseId, pending->end.run_at);
 			else
 				done[ndone++] = pending->end.job;
@@ -316,6 +331,11 @@ refuse_end(PendingEnd *pending, StepError *error)
 
 	pending->end.state = "failed";
 	pending->end.output = NULL;
+	pending->end.waits_on = NULL;
+	pending->end.deadlines = NULL;
+	pending->end.nasks = 0;
+	pending->end.asked = true;
+	pending->end.input = NULL;
 	pending->end.error = step_error_json(error);
 	MemoryContextSwitchTo(old);
 }
@@ -335,12 +355,14 @@ write_singly(void)
 		StepError  *error;
 
 		single_span = spans[i].row;
-		error = caught(write_span);
-		if (error != NULL && !is_rows_fault(error->sqlstate))
+		error = save_caught(write_span);
+		if (error != NULL && !save_is_rows_fault(error->sqlstate))
 			return false;
 		if (error != NULL)
 			refuse_span(&spans[i], error);
 	}
+	if (!saveask_write_singly())
+		return false;
 	dlist_foreach(iter, &ends)
 	{
 		PendingEnd *pending = dlist_container(PendingEnd, node, iter.cur);
@@ -349,13 +371,13 @@ write_singly(void)
 		if (pending->settled)
 			continue;
 		single_end = &pending->end;
-		error = caught(write_end);
-		if (error != NULL && is_rows_fault(error->sqlstate))
+		error = save_caught(write_end);
+		if (error != NULL && save_is_rows_fault(error->sqlstate))
 		{
 			refuse_end(pending, error);
-			error = caught(write_end);
+			error = save_caught(write_end);
 		}
-		if (error != NULL && is_rows_fault(error->sqlstate))
+		if (error != NULL && save_is_rows_fault(error->sqlstate))
 		{
 			/* one job's row must not hold up all others */
 			ereport(LOG,
@@ -382,9 +404,14 @@ save_commit(void)
 	StepError  *error;
 
 	Assert(!caller.in_transaction);
-	error = caught(write_batch);
+	if (!save_pending())
+	{
+		saveask_tell();
+		return;
+	}
+	error = save_caught(write_batch);
 	if (error != NULL &&
-		!(is_rows_fault(error->sqlstate) && write_singly()))
+		!(save_is_rows_fault(error->sqlstate) && write_singly()))
 	{
 		not_before_us = clock_us() + FAULT_US;
 		in_trouble = true;
@@ -393,6 +420,7 @@ save_commit(void)
 	in_trouble = false;
 	drop_saved_spans(nspans);
 	settle_ends();
+	saveask_tell();
 }
 
 /* The job is about to be freed: its spans are still written. */
@@ -404,4 +432,5 @@ save_orphan(Job *job)
 		if (spans[i].job == job)
 			spans[i].job = NULL;
 	}
+	saveask_orphan(job);
 }
