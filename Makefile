@@ -17,7 +17,7 @@ help:
 #:                      (SUITES="unit modelserver regress isolation tap module asan fuzz", FUZZ_SECONDS=60, KEEP=1)
 #: make demo            a long legal text through a chain
 #:                      (URL=... API=openai|anthropic KEY_FILE=... MODEL=...: on a real service)
-#: make bench           the figures (ROUNDS=3, FIGURES="session jobs faults")
+#: make bench           the figures (ROUNDS=3, FIGURES="session jobs faults parked")
 #: make chaos           jobs while workers, servers and models die (CHAOS_JOBS=2000, CHAOS_SECONDS=90, CHAOS_SEED=...)
 #: make fuzz            the decoders under AddressSanitizer (FUZZ_SECONDS=600)
 #: make unit            the tests that need no server
