@@ -43,6 +43,9 @@
 #include "policy/reset.h"
 #include "utils/memutils.h"
 
+/* A paused model is looked at so often. */
+#define HELD_LOOK_US INT64CONST(1000000)
+
 /* How long others do not use a key that was refused, if they need not. */
 #define REFUSED_US INT64CONST(5000000)
 
@@ -358,6 +361,11 @@ take_way(Call *call)
 			call->rest_note = NULL;
 			sleep_until(call, call->wake_us);
 			break;
+		case WAY_HELD:
+			set_due(call);
+			call->held = true;
+			sleep_until(call, clock_us() + HELD_LOOK_US);
+			break;
 		case WAY_NONE:
 			fail(call, call->stuck);
 			break;
@@ -494,7 +502,15 @@ void
 call_wake(Call *call)
 {
 	leave_state(call, CLASS_NONE, NULL);
+	call->held = false;
 	go_on(call);
+}
+
+/* The paused model that a call waits for, or NULL. */
+const char *
+call_held_by(const Call *call)
+{
+	return call->state == CALL_BACKOFF && call->held ? call->model : NULL;
 }
 
 /* When a call in backoff is tried again, clock_us(); 0: it is not in backoff. */

@@ -33,6 +33,7 @@ typedef enum CallWay
 {
 	WAY_NOW,					/* route */
 	WAY_LATER,					/* route, but not before wake_us */
+	WAY_HELD,					/* none, until the model is resumed */
 	WAY_NONE					/* stuck says why */
 } CallWay;
 
@@ -85,6 +86,7 @@ struct Call
 	int			nmodels;
 	int			at;				/* which of them now */
 	bool		entered;		/* it has been looked up */
+	bool		held;			/* in BACKOFF: the model is paused */
 	int			asked;			/* attempts at it */
 	int			most_failures;	/* of `failures`: then its share is used up */
 	int64		share_us;		/* its share of the time; CLOCK_NEVER: all */

@@ -14,6 +14,9 @@
  * a broken one when another is ready, else when the wait would take more than
  * half of the time that is left to the model.
  *
+ * Calls of jobs wait for a model that somebody has paused, unless another is
+ * ready; in a session, where somebody waits for them, they fail.
+ *
  * All this is catalog work: it runs in a transaction and may raise.
  */
 #include "postgres.h"
@@ -572,6 +575,19 @@ find_here(Call *call)
 	return error != NULL ? none(call, error) : find_endpoint(call, model);
 }
 
+/* Does the call wait until the model whose turn it is is resumed? */
+static bool
+is_held(Call *call)
+{
+	const ModelInfo *model;
+
+	if (call->entered || call->group->guards.catalog == NULL)
+		return false;
+	model = catalog_model(call->model, true);
+	return model != NULL && model->paused &&
+		!(way_more_models(call) && way_other_ready(call));
+}
+
 /*
  * Looks for the call's way: at the model that is asked now, or at the first
  * behind it that has one.  Sets way, and route, wake_us or stuck.  Raises what
@@ -583,7 +599,16 @@ way_find(void *arg)
 	Call	   *call = arg;
 	MemoryContext old = MemoryContextSwitchTo(call->context);
 
-	while (!find_here(call) && way_more_models(call))
+	do
+	{
+		if (is_held(call))
+		{
+			call->way = WAY_HELD;
+			break;
+		}
+		if (find_here(call) || !way_more_models(call))
+			break;
 		way_leave_model(call, call->stuck);
+	} while (true);
 	MemoryContextSwitchTo(old);
 }
