@@ -272,6 +272,26 @@ BEGIN ATOMIC
     ORDER BY place, privilege;
 END;
 
+-- What is new is the extension's owner's, whichever superuser runs this.
+DO $body$
+DECLARE
+    member record;
+BEGIN
+    FOR member IN
+        SELECT CASE WHEN d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass THEN 'ROUTINE' ELSE pg_catalog.upper(i.type) END AS type, i.identity,
+            e.extowner::pg_catalog.regrole AS owner
+        FROM pg_catalog.pg_extension e
+        JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+        LEFT JOIN pg_catalog.pg_class c ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = d.objid AND NOT c.relispartition
+        LEFT JOIN pg_catalog.pg_proc p ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = d.objid
+        CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, 0) i
+        WHERE e.extname = 'chaincall' AND coalesce(c.relowner, p.proowner) <> e.extowner
+    LOOP
+        EXECUTE pg_catalog.format('ALTER %s %s OWNER TO %s', member.type, member.identity, member.owner);
+    END LOOP;
+END
+$body$;
+
 DO $body$
 DECLARE
     made text;

@@ -165,7 +165,7 @@ SQL
 	return %id;
 }
 
-$session->must('CREATE ROLE grandfather LOGIN');
+$session->must('CREATE ROLE grandfather LOGIN; CREATE ROLE updater SUPERUSER');
 ok(@versions > 0, "there are upgrades to $version, from @versions");
 
 # --------------------------------------------------------------------------------------------------
@@ -225,12 +225,13 @@ for my $old (@versions)
 		ok($result->ok || $result->{hint} =~ /ALTER EXTENSION chaincall UPDATE/, 'a job can be enqueued, or it is said what to do') || diag($result->{err});
 		is(workers($name), 0, 'no worker is there');
 
-		$there->must('BEGIN; ALTER EXTENSION chaincall UPDATE; ROLLBACK');
+		# another superuser than the one who has created it
+		$there->must('BEGIN; SET LOCAL ROLE updater; ALTER EXTENSION chaincall UPDATE; ROLLBACK');
 		is($there->must("SELECT extversion FROM pg_extension WHERE extname = 'chaincall'"), $old, 'an update that is rolled back');
 		is($there->must("SELECT count(*) FROM chaincall.job WHERE state IN ('queued', 'running')"), $result->ok ? 4 : 3, 'nothing has begun');
 
 		$models->reset;
-		$result = $there->run('ALTER EXTENSION chaincall UPDATE');
+		$result = $there->run('SET ROLE updater; ALTER EXTENSION chaincall UPDATE; RESET ROLE');
 		ok($result->ok, 'the update') || diag($result->{err});
 		like($result->{err}, qr/WARNING: .*grandfather.*HINT: +Run chaincall\.grant_usage\(\) again/s, 'it says whose privileges must be granted anew');
 		wait_sql($there, "SELECT count(*) = 0 FROM chaincall.job WHERE finished_at IS NULL");
