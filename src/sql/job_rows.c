@@ -81,16 +81,16 @@ job_check_columns(Relation relation, const char *const *names, int n, Oid *check
 
 	if (*checked == RelationGetRelid(relation) && desc->natts == n)
 		return;
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < Min(n, desc->natts); i++)
 	{
-		if (i >= desc->natts ||
-			strcmp(NameStr(TupleDescAttr(desc, i)->attname), names[i]) != 0)
+		if (strcmp(NameStr(TupleDescAttr(desc, i)->attname), names[i]) != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 					 errmsg("this function is a trigger of chaincall's own tables"),
 					 errdetail("Table \"%s\" lacks the column \"%s\".",
 							   RelationGetRelationName(relation), names[i])));
 	}
+	/* new columns come last */
 	if (desc->natts != n)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
