@@ -77,26 +77,26 @@ test_opening(void)
 	   until == now + S, "it rests for a second");
 	ok(breaker.since_us == now, "and says since when");
 
-	breaker = (Breaker) {0};
+	breaker = (Breaker){0};
 	attempts(&breaker, 6, now, BREAKER_HEALTHY);
 	attempts(&breaker, 5, now, BREAKER_FAILED);
 	ok(state(&breaker, now) == BREAKER_CLOSED, "5 of 11 are less than half");
 	attempts(&breaker, 1, now, BREAKER_FAILED);
 	ok(state(&breaker, now) == BREAKER_OPEN, "6 of 12 are half");
 
-	breaker = (Breaker) {0};
+	breaker = (Breaker){0};
 	attempts(&breaker, 100, now, BREAKER_UNKNOWN);
 	attempts(&breaker, 9, now, BREAKER_FAILED);
 	ok(state(&breaker, now) == BREAKER_CLOSED, "what is not known does not count");
 
-	breaker = (Breaker) {0};
+	breaker = (Breaker){0};
 	attempts(&breaker, 9, now, BREAKER_FAILED);
 	attempts(&breaker, 9, now + 11 * S, BREAKER_FAILED);
 	ok(state(&breaker, now + 11 * S) == BREAKER_CLOSED, "old failures are forgotten");
 	attempts(&breaker, 1, now + 15 * S, BREAKER_FAILED);
 	ok(state(&breaker, now + 15 * S) == BREAKER_OPEN, "those of ten seconds are not");
 
-	breaker = (Breaker) {0};
+	breaker = (Breaker){0};
 	attempts(&breaker, 100, now, BREAKER_HEALTHY);
 	attempts(&breaker, 10, now + 9 * S, BREAKER_FAILED);
 	ok(state(&breaker, now + 9 * S) == BREAKER_CLOSED, "a few failures among many answers");
@@ -171,7 +171,7 @@ test_rests(void)
 	{
 		uint32_t	epoch;
 
-		breaker = (Breaker) {0};
+		breaker = (Breaker){0};
 		attempts(&breaker, 9, now, BREAKER_FAILED);
 		(void) breaker_enter(&breaker, &rules, now, PROBE, &epoch);
 		(void) breaker_end(&breaker, &rules, now, epoch, BREAKER_FAILED, i / 10.0);
@@ -222,7 +222,7 @@ test_rules(void)
 	   breaker_end(&breaker, &odd, S, epoch, BREAKER_FAILED, 2) &&
 	   breaker_enter(&breaker, &odd, S, 0, &epoch), "rules of zeroes: no rest, no harm");
 
-	breaker = (Breaker) {.epoch = UINT32_MAX - 1};
+	breaker = (Breaker){.epoch = UINT32_MAX - 1};
 	attempts(&breaker, 10, S, BREAKER_FAILED);
 	(void) attempt(&breaker, 2 * S, BREAKER_FAILED);
 	(void) attempt(&breaker, 4 * S, BREAKER_HEALTHY);
