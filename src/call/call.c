@@ -472,6 +472,22 @@ back_off(Call *call)
 }
 
 /*
+ * ANSWERED → another endpoint at once, or else BACKOFF: an attempt that was
+ * given up has waited long enough.
+ */
+static void
+try_elsewhere(Call *call)
+{
+	uint64		before = call->route->endpoint_id;
+
+	find_way(call);
+	if (call->way == WAY_NOW && call->route->endpoint_id == before)
+		back_off(call);
+	else
+		take_way(call);
+}
+
+/*
  * ANSWERED → BACKOFF, another endpoint or another model.  Being throttled uses
  * up no attempt, but a step that wants no retry at all wants none of this kind
  * either.
@@ -493,6 +509,8 @@ retry(Call *call)
 		give_up_model(call);
 	else if (throttled)
 		go_on(call);
+	else if (call->within != NULL)
+		try_elsewhere(call);
 	else
 		back_off(call);
 }
@@ -817,9 +835,9 @@ make_call(CallGroup *group, MemoryContext context, const CallSpec *spec)
  * call is cancelled or its group destroyed.  The call is good until then.
  *
  * Raises what is wrong before anything is asked: no such model
- * (ERRCODE_UNDEFINED_OBJECT), no right to use its server
- * (ERRCODE_CHAIN_DENIED) or another fault of the catalog.  Needs a
- * transaction where the catalog does.  Everything else, a paused model
+ * (ERRCODE_UNDEFINED_OBJECT), no right to use any of its servers, where there
+ * is no fallback (ERRCODE_CHAIN_DENIED), or another fault of the catalog.
+ * Needs a transaction where the catalog does.  Everything else, a paused model
  * included, is told to done.
  */
 Call *

@@ -31,8 +31,9 @@
 /* Calls in the air at a server from which on it is compared with others. */
 #define CROWD 64
 
-/* And how many times as many, for its weight, are too many. */
-#define CROWDED 4
+/* And how many times as many, for its weight, and a few more, are too many. */
+#define CROWDED 2
+#define FEW 8
 
 /* Bounds of the jitter behind a cool-down or a rest, in µs. */
 #define LEAST_JITTER_US 100000
@@ -52,8 +53,7 @@ typedef struct Endpoints
 	int			refused;		/* one whose key was refused of late, or -1 */
 	int			soonest;		/* the first to be well again, or -1 */
 	HealthView	view;			/* of that one */
-	double	   *loads;			/* calls in the air for its weight; < 0: none */
-	int		   *flying;
+	int		   *flying;			/* calls in the air at its server; -1: barred */
 } Endpoints;
 
 /* Are there models behind the one that is asked now? */
@@ -240,7 +240,7 @@ look_at_endpoint(const Call *call, Endpoints *ends, int i)
 	Oid			mapping;
 	int			flying;
 
-	ends->loads[i] = -1;
+	ends->flying[i] = -1;
 	ends->barred = bms_add_member(ends->barred, i);
 	if (!route_takes_calls(ends->model, i))
 		return;
@@ -260,7 +260,6 @@ look_at_endpoint(const Call *call, Endpoints *ends, int i)
 		view = look_at_health(call, endpoint->id, mapping);
 		flying = route_slots(server->oid)->in_flight;
 		ends->flying[i] = flying;
-		ends->loads[i] = flying / (endpoint->weight > 0 ? endpoint->weight : 1);
 		if (view.verdict != HEALTH_WELL)
 			note_unwell(ends, i, &view);
 		else if (server->max_in_flight > 0 && flying >= server->max_in_flight)
@@ -268,24 +267,55 @@ look_at_endpoint(const Call *call, Endpoints *ends, int i)
 	}
 }
 
+/* Calls in the air at the endpoint's server for the weight that it has. */
+static double
+load_of(const Endpoints *ends, int endpoint)
+{
+	const EndpointInfo *all = ends->model->endpoints;
+	double		weight = 0;
+
+	for (int i = 0; i < ends->model->nendpoints; i++)
+		if (strcmp(all[i].server, all[endpoint].server) == 0)
+			weight += all[i].weight;
+	return ends->flying[endpoint] / (weight > 0 ? weight : 1);
+}
+
+static double
+least_load(const Endpoints *ends)
+{
+	double		least = -1;
+
+	for (int i = 0; i < ends->model->nendpoints; i++)
+	{
+		double		load;
+
+		if (ends->flying[i] < 0 || bms_is_member(i, ends->unwell))
+			continue;
+		load = load_of(ends, i);
+		if (least < 0 || load < least)
+			least = load;
+	}
+	return least;
+}
+
 /*
  * A server that answers late or never collects calls: while others have room
- * it gets no more than a few times as many as they have.
+ * it gets no more than twice as many as they have.
  */
 static void
 find_crowds(Endpoints *ends)
 {
-	int			n = ends->model->nendpoints;
 	double		least = -1;
 
-	for (int i = 0; i < n; i++)
-		if (ends->loads[i] >= 0 && !bms_is_member(i, ends->unwell) &&
-			(least < 0 || ends->loads[i] < least))
-			least = ends->loads[i];
-	for (int i = 0; i < n; i++)
-		if (ends->loads[i] >= 0 && ends->flying[i] >= CROWD &&
-			ends->loads[i] > CROWDED * (least + 8))
+	for (int i = 0; i < ends->model->nendpoints; i++)
+	{
+		if (ends->flying[i] < CROWD)
+			continue;
+		if (least < 0)
+			least = least_load(ends);
+		if (load_of(ends, i) > CROWDED * (least + FEW))
 			ends->crowded = bms_add_member(ends->crowded, i);
+	}
 }
 
 static void
@@ -295,7 +325,6 @@ look_at_endpoints(const Call *call, const ModelInfo *model, Endpoints *ends)
 	ends->model = model;
 	ends->denied = ends->gone = ends->foreign = -1;
 	ends->refused = ends->soonest = -1;
-	ends->loads = palloc(model->nendpoints * sizeof(double));
 	ends->flying = palloc(model->nendpoints * sizeof(int));
 	for (int i = 0; i < model->nendpoints; i++)
 		look_at_endpoint(call, ends, i);
@@ -309,7 +338,6 @@ forget_endpoints(Endpoints *ends)
 	bms_free(ends->barred);
 	bms_free(ends->unwell);
 	bms_free(ends->crowded);
-	pfree(ends->loads);
 	pfree(ends->flying);
 }
 

@@ -8,6 +8,8 @@ use lib "$FindBin::Bin/../lib";
 use Chaincall;
 use Jobs;
 use ModelServer;
+use POSIX ();
+use RawServer;
 use Test::More;
 
 my $node = jobs_node('fallback', "chaincall.breaker_failures = 0\n");
@@ -240,6 +242,34 @@ ok($r->{ms} < 1000, 'at once');
 model('b', 'good', 'echo');
 $s->must(q{UPDATE chaincall.model SET fallback = '{b}' WHERE name = 'a'});
 is($s2->must("SELECT chaincall.call('a', 'hello')"), 'hello', 'or goes to the fallback');
+
+# the times that services name: seconds that a key is kept from them
+my $in_a_minute = POSIX::strftime('%Y-%m-%dT%H:%M:%SZ', gmtime(time + 60));
+my $n = 0;
+for my $case (
+	[ 60, 'Retry-After: 60' ],
+	[ 60, 'Retry-After: ' . POSIX::strftime('%a, %d %b %Y %H:%M:%S GMT', gmtime(time + 60)) ],
+	[ 60, 'retry-after-ms: 60000' ],
+	[ 360, "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 6m0s\r\nx-ratelimit-remaining-tokens: 10\r\nx-ratelimit-reset-tokens: 50m" ],
+	[ 60, "anthropic-ratelimit-requests-remaining: 0\r\nanthropic-ratelimit-requests-reset: $in_a_minute" ],
+	[ 60, 'RateLimit-Reset: 60' ],
+	[ 60, 'x-ratelimit-reset: ' . (time + 60) ],
+	[ 3600, 'Retry-After: 31536000' ],
+	[ 1, "x-ratelimit-reset: \xff\xfe\r\nretry-after-ms: -1\r\nRetry-After: soon" ])
+{
+	my ($seconds, $text) = @$case;
+
+	my $bytes = "HTTP/1.1 429 Too Many Requests\r\n$text\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+	my $raw = RawServer->new(sub { my ($connection) = @_; print $connection $bytes; });
+
+	add_server($s, 'raw' . ++$n, 'http://127.0.0.1:' . $raw->port . '/v1');
+	drop_models();
+	model('t', "raw$n", 'm', retry => '0');
+	$s->run("SELECT chaincall.call('t', 'x')");
+	$text =~ s/[^ -~]+/ /g;
+	my $cooling = $s->must(q{SELECT coalesce(extract(epoch FROM cooling_until - clock_timestamp()), 0) FROM chaincall.stat_endpoint WHERE server = 'raw} . $n . q{'});
+	ok($cooling <= $seconds && $cooling > $seconds - 10 && $cooling > 0, "$seconds s after $text") or diag($cooling);
+}
 
 # each role has a key of its own, one has none
 my $keyed = ModelServer->new(args => ['--api-key', 'right']);
