@@ -106,6 +106,7 @@ max_wal_senders = 4
 track_commit_timestamp = on
 log_timezone = 'UTC'
 chaincall.min_callers = 2
+chaincall.max_executors = 8
 EOF
 	my $standby = PostgreSQL::Test::Cluster->new('chaos_standby');
 	my $s = session($primary);

@@ -39,6 +39,7 @@ chaincall.park_after = 20ms
 EOF
 my $crashed = $node;
 my $crashes = 0;
+my $starved;
 my $s = session($node);
 
 add_server($s, 's', $models, max_in_flight => 500);
@@ -130,11 +131,11 @@ sub survive
 	};
 }
 
-# Takes all memory from a worker, and gives it something to do that needs some; the launcher goes on with what it has.
+# Takes all memory from a worker, and gives it something to do that needs some; the launcher may go on for a while with what it has.
 sub starve
 {
 	my ($kind) = @_;
-	my $pid = pid_of($s, $kind);
+	my $pid = $starved = pid_of($s, $kind);
 
 	append_to_file("$nobody_has_any/$pid", '');
 	$s->must('SELECT pg_reload_conf()') if $kind eq 'launcher';
@@ -149,6 +150,7 @@ for my $kind ('launcher', 'maintainer', 'caller', 'executor')
 
 	survive("SIGTERM of the $kind", sub { $s->must('SELECT pg_terminate_backend(' . pid_of($s, $kind) . ')') });
 	survive("the $kind has no memory left", sub { starve($kind) }, deaths => $kind eq 'caller');
+	is((() = slurp_file($node->logfile, $mark) =~ /\[$starved\] ERROR:  out of memory/g), 1, 'it has not gone on to fail jobs for it') if $kind eq 'caller';
 	# of a step's error only PostgreSQL's own account of the memory is in the log
 	ok(slurp_file($node->logfile, $mark) =~ /out of memory|^TopMemoryContext: /m, 'it was that') if $kind ne 'launcher';
 }
