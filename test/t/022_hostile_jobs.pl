@@ -848,7 +848,7 @@ subtest 'privileges' => sub {
 		SELECT string_agg(format('%s.%s', c.relname, a.attname), ' ' ORDER BY c.relname, a.attname)
 		FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 		WHERE c.relnamespace = 'chaincall'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND (has_column_privilege('hacker', c.oid, a.attnum, 'INSERT') OR has_column_privilege('hacker', c.oid, a.attnum, 'UPDATE'))}),
-		join(' ', map({ "action.$_" } qw(action input job output step)), map({ "job.$_" } qw(chain dedupe_key expires_at input labels priority run_at traceparent))), 'but by INSERT into these columns');
+		join(' ', map({ "action.$_" } qw(action alert input job output step)), map({ "job.$_" } qw(chain dedupe_key expires_at input labels priority run_at traceparent))), 'but by INSERT into these columns');
 	is($super->must(q{
 		SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c
 		WHERE c.relnamespace = 'chaincall'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^(span_|definition|origin)' AND has_any_column_privilege('hacker', c.oid, 'SELECT')}),
