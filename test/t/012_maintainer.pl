@@ -403,6 +403,7 @@ sub old_partition
 	my $done = job(id => sql_literal(new_id($old_time)), state => "'succeeded'", finished_at => "now() - interval '10 days'", definition => "'\\x01'");
 	my $kept = job(id => sql_literal(new_id($old_time)), state => "'waiting'", run_at => "'infinity'", definition => "'\\x02'");
 	my $large = job(id => sql_literal(new_id($full_time)), state => "'waiting'", run_at => "'infinity'");
+	my $failed = job(id => sql_literal(new_id($old_time)), state => "'failed'", finished_at => "now() - interval '1 day'", definition => "'\\x02'");
 	my $recent = job(id => sql_literal(new_id($old_time)), state => "'succeeded'", finished_at => "now() - interval '1 day'");
 	my $odd = job(id => sql_literal(new_id(time - 20 * 86400)), state => "'succeeded'", finished_at => "now() - interval '20 days'");
 	my $odd_kept = job(id => sql_literal(new_id(time - 20 * 86400)), state => "'waiting'", run_at => "'infinity'");
@@ -410,7 +411,7 @@ sub old_partition
 
 	answer($ask);
 	$session->must("INSERT INTO chaincall.span $span_columns SELECT j::uuid, 'a[' || n || ']', 0, n, 10, 'model', now(), now()"
-		  . " FROM unnest('{$done,$kept,$recent,$odd,$odd_kept}'::text[]) j, generate_series(1, 3) n");
+		  . " FROM unnest('{$done,$kept,$failed,$recent,$odd,$odd_kept}'::text[]) j, generate_series(1, 3) n");
 	$session->must("INSERT INTO chaincall.span $span_columns SELECT '$large', 'a[' || n || ']', 0, n, 10, 'model', now(), now() FROM generate_series(1, 10001) n");
 	$session->must(<<SQL);
 INSERT INTO chaincall.definition (sha256, body, created_at) VALUES
@@ -431,6 +432,7 @@ SQL
 	is($session->must("SELECT to_regclass('chaincall.$young') IS NULL"), 'f', 'not before');
 	is($session->must("$spans '$kept'"), 3, 'what an unfinished job needs of it is kept');
 	is($session->must("SELECT count(*) FROM chaincall.span_default WHERE job = '$kept'"), 3, 'in the default partition');
+	is($session->must("SELECT count(*) FROM chaincall.span_default WHERE job = '$failed'"), 3, 'and those of a failed job, which somebody may have tried again');
 	is($session->must("$spans '$done' OR job = '$recent'"), 0, 'the rest goes');
 	is($session->must("SELECT count(*) || ' ' || (SELECT count(*) FROM chaincall.$full) FROM chaincall.span WHERE job = '$large'"), '10001 10001',
 		'a partition with too many rows that are needed stays');

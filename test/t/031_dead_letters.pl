@@ -14,6 +14,8 @@ use Test::More;
 
 my $node = jobs_node('dead_letters', <<'CONF');
 max_prepared_transactions = 5
+wal_level = replica
+max_wal_senders = 2
 chaincall.park_after = '200ms'
 chaincall.max_executors = 4
 chaincall.breaker_failures = 0
@@ -352,16 +354,33 @@ is(act($app, "retry('$job')"), 'refused: the definition of the job\'s chain is g
 is(act($app, "retry('$job', 'checked', '{}')"), 'refused: the definition of the job\'s chain is gone', 'with an input too');
 $s->must("ALTER TABLE chaincall.definition DISABLE TRIGGER USER; ALTER TABLE chaincall.definition ENABLE ALWAYS TRIGGER drop_replicated");
 
-# spans of what has failed stay as long as the job, however old they are
-$job = failed($app, 'divide', '{"n": 0}');
+# ---- asks ----
+$s->must('CREATE ROLE board_role; GRANT board_role TO stranger');
+$app->must(<<'SQL');
+CREATE FUNCTION asks(t text) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  before: {wait: 1 s}
+  signed: {ask: "Sign {{t}}?", to: board_role, returns: {yes: boolean}, after: before}
+  done: {value: "{{t}}: {{signed.yes}}"}
+$$;
+SQL
 {
-	set_conf($s, 'chaincall.keep_spans' => '0');
-	$s->must('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = $$chaincall maintainer$$');
-	pid_of($s, 'maintainer');
-	is(act($app, "retry('$job', 'quotient', '[6]')"), 'applied', 'spans are kept for no time');
-	is(ended($job), 'succeeded 2', 'but those of failed jobs');
-	is($s->must("SELECT count(*) FROM chaincall.span WHERE job = '$job' AND path = 'noted'"), '1', 'nothing was done twice');
-	set_conf($s, 'chaincall.keep_spans' => '7d');
+	my $asks = submit($app, 'asks', '{"t": "early"}');
+
+	is(act($app, "resolve('$asks', 'before', '1')"), 'refused: the job has not failed: it is ' . $s->must("SELECT state FROM chaincall.job WHERE id = '$asks'") . ', and only asks of it can be answered', 'a step that asks nothing')
+	  if $s->must("SELECT state FROM chaincall.job WHERE id = '$asks'") eq 'waiting';
+	is(act($stranger, "resolve('$asks', 'signed', '{\"yes\": true}')"), 'applied', 'an ask can be answered before the job comes to it, by whom it will ask');
+	is(act($stranger, "resolve('$asks', 'signed', '{\"yes\": false}')"), 'refused: step signed is answered already', 'once');
+	is(ended($asks), 'succeeded early: true', 'and is not asked then');
+	$asks = submit($app, 'asks', '{"t": "late"}');
+	wait_sql($s, "SELECT count(*) = 1 FROM chaincall.question WHERE job = '$asks'");
+	like(act($app, "resolve('$asks', 'signed', '\"maybe\"')"), qr/^refused: the answer does not fit: /, 'an answer that does not fit');
+	is(act($stranger, "resolve('$asks', 'done', '1')"), 'refused: there is no such job', 'whom it asks may answer just that');
+	is(act($stranger, "cancel('$asks')"), 'refused: there is no such job', 'and nothing else');
+	is(act($stranger, "resolve('$asks', 'signed', '{\"yes\": false}')"), 'applied', 'an open question is answered');
+	is(ended($asks), 'succeeded late: false', 'and the job goes on');
+	like($s->must("SELECT chaincall.trace('$asks')"), qr/^signed +ask.* resolved by role "stranger"$/m, 'its trace says who answered');
+	is($s->must('SELECT count(*) FROM chaincall.question'), '0', 'no question is left');
 }
 
 # ---- people hold up nothing ----
@@ -406,8 +425,24 @@ $job = failed($app, 'divide', '{"n": 0}');
 	$holder->quit;
 }
 
-# ---- the queue of notifications is full ----
-# (what a listener that never ends its transaction does to it is not to be had in a test's time: nearly full counts from 90 %)
+# ---- who notifies waits for others who do ----
+{
+	# a commit that waits for a standby which never comes holds the lock under which all notifications are written
+	set_conf($s, synchronous_commit => 'local', synchronous_standby_names => 'nobody');
+
+	my $notifier = session($node, sql => 'SET synchronous_commit = on');
+
+	$notifier->send('BEGIN; INSERT INTO effect VALUES (-1, $$notified$$); NOTIFY something; COMMIT');
+	wait_sql($s, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'});
+	my $held_up = failed($app, 'flaky', '{"t": "x"}');
+
+	is($s->must("SELECT count(*) FROM chaincall.dead_letter WHERE job = '$held_up'"), '1', 'a job ends, with its alert, though nobody can be notified');
+	$s->must('SELECT pg_cancel_backend(' . $notifier->pid . ')');
+	$notifier->result;
+	$notifier->quit;
+	set_conf($s, synchronous_commit => undef, synchronous_standby_names => undef);
+	wait_sql($s, q{SELECT current_setting('synchronous_standby_names') = ''});
+}
 
 # ---- killed in between ----
 {
@@ -418,6 +453,7 @@ $job = failed($app, 'divide', '{"n": 0}');
 	$_->quit for $app, $clerk, $stranger;
 	$s = crash($node, $s, $maintainer);
 	$app = session($node, user => 'app');
+	wait_sql($s, q{SELECT NOT EXISTS (SELECT FROM chaincall.action WHERE state = 'pending')});
 	is(wait_jobs($s, q{id IN ('} . join(q{','}, @jobs) . q{')}), 'succeeded 20', 'a crash in the midst of it loses nothing');
 	is($s->must(q{SELECT string_agg(DISTINCT state, ' ') FROM chaincall.action WHERE job IN ('} . join(q{','}, @jobs) . q{')}), 'applied', 'all are applied');
 	is($s->must(q{SELECT max(n) FROM (SELECT count(*) AS n FROM chaincall.span WHERE path = 'noted' GROUP BY job) x}), '1', 'no step was done twice');
