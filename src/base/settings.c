@@ -21,6 +21,7 @@ char	   *setting_alert_server = NULL;
 int			setting_breaker_failures = 50;
 int			setting_breaker_volume = 10;
 int			setting_breaker_window_ms = 10000;
+int			setting_breaker_patience_ms = 2000;
 int			setting_breaker_rest_ms = 1000;
 int			setting_max_databases = 64;
 int			setting_max_owners = 4096;
@@ -95,6 +96,12 @@ define_breakers(void)
 	DefineCustomIntVariable("chaincall.breaker_window",
 							"How long the outcome of an attempt counts for its endpoint.",
 							NULL, &setting_breaker_window_ms, 10000, 100,
+							3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.breaker_patience",
+							"How long nothing must have succeeded at an endpoint that is taken out of use.",
+							"What succeeds now and then is a matter of retries.",
+							&setting_breaker_patience_ms, 2000, 0,
 							3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("chaincall.breaker_rest",

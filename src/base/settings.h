@@ -23,6 +23,7 @@ extern char *setting_alert_server;	/* told of alerts; "": nobody */
 extern int	setting_breaker_failures;	/* percent that opens one; 0: off */
 extern int	setting_breaker_volume; /* of so many attempts at least */
 extern int	setting_breaker_window_ms;	/* that ended within this */
+extern int	setting_breaker_patience_ms;	/* without a success among them */
 extern int	setting_breaker_rest_ms;	/* the first rest */
 
 /* shared memory, fixed at the server's start */

@@ -149,7 +149,7 @@ current_rules(void)
 	rules.failures = setting_breaker_failures;
 	rules.volume = setting_breaker_volume;
 	rules.window_us = setting_breaker_window_ms * INT64CONST(1000);
-	rules.patience_us = rules.window_us / 5;
+	rules.patience_us = setting_breaker_patience_ms * INT64CONST(1000);
 	rules.rest_us = setting_breaker_rest_ms * INT64CONST(1000);
 	rules.max_rest_us = rules.rest_us * LONGEST_REST;
 	return rules;

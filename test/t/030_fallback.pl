@@ -301,7 +301,7 @@ is(requests($keyed) - $before, 5, 'while the right one is used as ever');
 #----------------------------------------------------------------------------------------------------------------------
 # The circuit
 
-set_conf($s, 'chaincall.breaker_failures' => '50', 'chaincall.breaker_rest' => '300ms');
+set_conf($s, 'chaincall.breaker_failures' => '50', 'chaincall.breaker_patience' => 0, 'chaincall.breaker_rest' => '300ms');
 drop_models();
 model('a', 'bad', 'echo?status=503');
 chain('quick', 'a', 'retry: 0', 'on_error: skip');
