@@ -42,6 +42,8 @@ typedef struct ServerSlots
 {
 	Oid			server;			/* hash key */
 	int			in_flight;
+	uint64		heard;			/* attempt_answers() when it answered last, or
+								 * when nothing was in the air */
 } ServerSlots;
 
 /* A group's calls that wait for one server, in the order they came. */
@@ -185,6 +187,7 @@ extern void attempt_abandon(Call *call, ErrorClass cls, const char *message,
 							BreakerOutcome outcome);
 extern void attempt_give_up(Call *call, char *within, bool blame);
 extern int	attempt_in_flight(void);
+extern uint64 attempt_answers(void);
 extern int	attempt_most_in_flight(void);
 extern bool attempt_slot_free(const Call *call);
 extern void attempt_encode(const Route *route, const ApiRequest *request,

@@ -35,6 +35,9 @@
 #define CROWDED 2
 #define FEW 8
 
+/* Calls in the air at a server from which on its silence tells something. */
+#define SILENT 16
+
 /* Bounds of the jitter behind a cool-down or a rest, in µs. */
 #define LEAST_JITTER_US 100000
 #define MOST_JITTER_US 5000000
@@ -230,6 +233,17 @@ note_unwell(Endpoints *ends, int endpoint, const HealthView *view)
 	}
 }
 
+/*
+ * Has the server said nothing while others have answered more calls than it
+ * has in the air?  It may be slow, or hang: it has enough for now.
+ */
+static bool
+is_silent(const ServerSlots *slots)
+{
+	return slots->in_flight >= SILENT &&
+		attempt_answers() - slots->heard > (uint64) slots->in_flight + SILENT;
+}
+
 static void
 look_at_endpoint(const Call *call, Endpoints *ends, int i)
 {
@@ -237,6 +251,7 @@ look_at_endpoint(const Call *call, Endpoints *ends, int i)
 	const ServerInfo *server;
 	Reach		reach;
 	HealthView	view;
+	ServerSlots *slots;
 	Oid			mapping;
 	int			flying;
 
@@ -258,11 +273,13 @@ look_at_endpoint(const Call *call, Endpoints *ends, int i)
 	{
 		ends->barred = bms_del_member(ends->barred, i);
 		view = look_at_health(call, endpoint->id, mapping);
-		flying = route_slots(server->oid)->in_flight;
+		slots = route_slots(server->oid);
+		flying = slots->in_flight;
 		ends->flying[i] = flying;
 		if (view.verdict != HEALTH_WELL)
 			note_unwell(ends, i, &view);
-		else if (server->max_in_flight > 0 && flying >= server->max_in_flight)
+		else if ((server->max_in_flight > 0 && flying >= server->max_in_flight) ||
+				 is_silent(slots))
 			ends->crowded = bms_add_member(ends->crowded, i);
 	}
 }

@@ -25,7 +25,7 @@ sub model
 {
 	my ($name, $server, $remote, %columns) = @_;
 
-	$columns{retry} ||= '{"first": 5}';
+	$columns{retry} //= '{"first": 5}';
 	add_model($s, $name, $server, $remote, %columns);
 	return;
 }
