@@ -432,7 +432,7 @@ $node->stop;
 #----------------------------------------------------------------------------------------------------------------------
 # Without shared_preload_libraries a process has its own
 
-my $plain = new_node('plain');
+my $plain = new_node('plain', conf => "chaincall.breaker_patience = 0\n");
 $s = session($plain);
 add_server($s, 'bad', $bad);
 add_server($s, 'good', $good);
