@@ -370,6 +370,20 @@ is($s2->must('SELECT jsonb_array_length(many(300))'), '300', 'one of three endpo
 is(requests($bad), 0, 'it is not asked');
 is(requests($good) + requests($third), 300, 'each call was sent once');
 
+# and one that hangs does not collect the calls
+set_conf($s, 'chaincall.breaker_failures' => '0');
+$s->must("ALTER SERVER bad OPTIONS (ADD attempt_timeout '2 s'); UPDATE chaincall.endpoint SET remote_name = 'fixed?hang=1' WHERE server = 'bad'");
+$s->must("UPDATE chaincall.endpoint SET remote_name = 'delay-20' WHERE server <> 'bad'");
+$s->must(q{CREATE FUNCTION wide(n int) RETURNS jsonb LANGUAGE chaincall AS 'each: n
+max_parallel: 300
+model: m
+prompt: "{{item}}"'});
+reset_servers();
+is($s->must('SELECT jsonb_array_length(wide(1200))'), '1200', 'one of three endpoints hangs');
+ok($bad->stats->{max_in_flight} < 220, 'it gets hardly more calls than its share at first') or diag($bad->stats->{max_in_flight});
+$s->must('ALTER SERVER bad OPTIONS (DROP attempt_timeout)');
+set_conf($s, 'chaincall.breaker_failures' => '50');
+
 #----------------------------------------------------------------------------------------------------------------------
 # Jobs
 
