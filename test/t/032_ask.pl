@@ -84,6 +84,18 @@ steps:
   slow: {model: slow, prompt: "x", timeout: 20 s, on_error: skip}
   out: {value: "{{a}}", after: slow}
 $$;
+CREATE TABLE fuse (n int);
+GRANT ALL ON fuse TO owner;
+CREATE FUNCTION twice(name text) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  a: {ask: "{{name}}?"}
+  b: {sql: "SELECT 1 / count(*) FROM fuse", after: a}
+output: "{{a}}"
+$$;
+CREATE FUNCTION asks_once(name text) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  f: {function: public.twice, args: {name: "{{name}}"}, retry: {attempts: 50, first: 50 ms, factor: 1}}
+$$;
 CREATE FUNCTION naps(name text) RETURNS text LANGUAGE chaincall AS $$
 wait: 20 s
 $$;
@@ -149,6 +161,17 @@ sub result
 
 	return $session->must("SELECT chaincall.result('$job', '60 s')");
 }
+
+# ---- in a session ----
+
+my $refused = $session->run("SELECT plain('what')");
+
+is($refused->{state}, '0A000', 'a session can ask nobody');
+like($refused->{hint}, qr/chaincall\.submit/, 'and says what can');
+is($session->must(q{SELECT chaincall.run('limited', '{"name": "what"}')}), '"sql"', '"on_error" catches that');
+is($session->must(q{SELECT chaincall.run('plain', '{"name": "what"}', mock => '{"chain": "me"}')}), '"me"', 'a mock answers');
+is($session->must(q{SELECT chaincall.render('approve', 'ok', '{"name": "it"}', '{"before": "b"}') - 'returns'}),
+	'{"to": "lawyers", "ask": "May it be signed?", "show": {"text": "b", "names": ["it"]}}', 'render shows what is asked of whom');
 
 # ---- a question, and its answer ----
 
@@ -247,6 +270,14 @@ wait_sql($session, "SELECT steps_done = 1 FROM chaincall.job_status WHERE id = '
 ok(Chaincall::now_ms() - $asked_ms < 3000, 'and at once where it did not');
 $session->must("SELECT chaincall.cancel('$job')");
 wait_jobs($session);
+
+$job = submit($session, 'asks_once', '{"name": "what"}');
+parked($job);
+answer($job, 'f/a', '"once"');
+wait_sql($session, "SELECT count(*) > 1 FROM chaincall.span WHERE job = '$job' AND path = 'f/b' AND try > 0");
+$session->must('INSERT INTO fuse VALUES (1)');
+is(result($job), '"once"', 'what is tried again asks nobody again');
+is($session->must("SELECT count(*) FROM chaincall.span WHERE job = '$job' AND path = 'f/a'"), 1, 'since it has its answer');
 
 # ---- timeouts ----
 
