@@ -326,6 +326,40 @@ wait_sql($session, "SELECT state = 'waiting' AND count(*) = 999 FROM chaincall.j
 answer($job, "job = '$job'", '1');
 is(result($job), '1006', 'and their answers');
 
+# Each question is answered as soon as it is there: while its job is being parked, in hand, or queued; and a crash in between.
+$session->must(<<'END');
+CREATE FUNCTION chat(n int) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  a: {ask: "a {{n}}?"}
+  b: {ask: "b {{a}}?"}
+  c: {each: 3, ask: "c {{b}}?"}
+output: "{{a}} {{b}} {{c}}"
+$$;
+CREATE PROCEDURE answer_all() LANGUAGE plpgsql AS $$
+BEGIN
+	WHILE EXISTS (SELECT FROM chaincall.job WHERE finished_at IS NULL) LOOP
+		PERFORM chaincall.resolve(q.job, q.path, '"x"') FROM chaincall.question q
+		WHERE NOT EXISTS (SELECT FROM chaincall.action a WHERE a.job = q.job AND a.step = q.path);
+		COMMIT;
+		PERFORM pg_sleep(0.002);
+	END LOOP;
+END $$;
+INSERT INTO chaincall.job (chain, input) SELECT 'chat', jsonb_build_object('n', g) FROM generate_series(1, 200) g;
+END
+my $person = session($node);
+$person->send('CALL answer_all()');
+wait_sql($session, "SELECT count(*) > 100 FROM chaincall.job WHERE chain ~ 'chat' AND started_at IS NOT NULL");
+wait_sql($session, "SELECT count(*) > 300 FROM chaincall.span s, chaincall.job j WHERE j.id = s.job AND chain ~ 'chat'");
+$session->quit;
+$node->stop('immediate');
+$person->result;
+$person->quit;
+$node->start;
+$session = session($node);
+$session->must('CALL answer_all()');
+is($session->must(q{SELECT state, count(*), count(DISTINCT output) FROM chaincall.job WHERE chain ~ 'chat' GROUP BY state}), 'succeeded|200|1', 'no answer is overlooked');
+is($session->must(q{SELECT count(*), count(*) FILTER (WHERE try = 0) FROM chaincall.span s, chaincall.job j WHERE j.id = s.job AND chain ~ 'chat'}), '1000|1000', 'none is asked for twice');
+
 # ---- roles ----
 
 is(result(submit($session, 'to_whom', '{"name": "nobody at all"}')), '"input: role \"nobody at all\" does not exist"', 'a role that does not exist');
