@@ -103,7 +103,8 @@ SELECT pg_catalog.pg_get_userbyid(u.owner) AS owner, u.chain,
     pg_catalog.sum(u.queued)::bigint AS queued, pg_catalog.sum(u.running)::bigint AS running, pg_catalog.sum(u.waiting)::bigint AS waiting,
     pg_catalog.clock_timestamp() - pg_catalog.min(u.oldest) AS oldest_age
 FROM (
-    SELECT owner, chain, pg_catalog.count(*) AS queued, 0 AS running, 0 AS waiting, pg_catalog.min(run_at) AS oldest
+    SELECT owner, chain, pg_catalog.count(*) AS queued, 0 AS running, 0 AS waiting,
+        pg_catalog.min(run_at) FILTER (WHERE pg_catalog.isfinite(run_at)) AS oldest
     FROM chaincall.job
     WHERE state = 'queued' AND ((SELECT pg_catalog.pg_has_role('pg_monitor', 'USAGE'))
         OR owner = ANY (ARRAY(SELECT r.oid FROM pg_catalog.pg_roles r WHERE pg_catalog.pg_has_role(r.oid, 'USAGE'))))
