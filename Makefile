@@ -17,7 +17,7 @@ help:
 #:                      (SUITES="unit modelserver regress isolation tap module asan fuzz", FUZZ_SECONDS=60, KEEP=1)
 #: make demo            a long legal text through a chain
 #:                      (URL=... API=openai|anthropic KEY_FILE=... MODEL=...: on a real service)
-#: make bench           the figures (ROUNDS=3, FIGURES="session jobs")
+#: make bench           the figures (ROUNDS=3, FIGURES="session jobs parked")
 #: make fuzz            the decoders under AddressSanitizer (FUZZ_SECONDS=600)
 #: make unit            the tests that need no server
 #: make test-chroot     make test in a bare Debian (RELEASE=bookworm|trixie|sid)

@@ -400,7 +400,8 @@ check_step_keys(const YamlNode *node, int kind)
 	if (kind >= 0)
 	{
 		step_check_keys(node, known,
-						psprintf("a %s step",
+						psprintf("%s %s step",
+								 kinds[kind].kind == STEP_ASK ? "an" : "a",
 								 strcmp(kinds[kind].key, "steps") == 0 ?
 								 "block" : kinds[kind].key));
 		return;

@@ -25,9 +25,10 @@ static const char question_sql[] =
 static const char close_sql[] =
 "DELETE FROM chaincall.question q WHERE q.job = $1 AND q.path = $2";
 
+/* IS NOT DISTINCT FROM keeps the planner off the index of all that wait for answers */
 static const char wake_sql[] =
 "UPDATE chaincall.job SET state = 'queued', waits_on = NULL, run_at = pg_catalog.clock_timestamp()"
-" WHERE id = $1 AND state = 'waiting' AND waits_on = 'answer' RETURNING owner, rank";
+" WHERE id = $1 AND state IS NOT DISTINCT FROM 'waiting' AND waits_on IS NOT DISTINCT FROM 'answer' RETURNING owner, rank";
 
 static void
 run_on_step(SPIPlanPtr plan, const Action *action)

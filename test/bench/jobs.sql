@@ -28,7 +28,16 @@ CREATE FUNCTION nothing(id int) RETURNS int LANGUAGE chaincall AS $chain$
 value: "{{id}}"
 $chain$;
 
--- Until no job is unfinished.
+-- What is parked.
+CREATE FUNCTION asking(id int) RETURNS text LANGUAGE chaincall AS $chain$
+ask: "What is {{id}}?"
+$chain$;
+
+CREATE FUNCTION resting(id int) RETURNS text LANGUAGE chaincall AS $chain$
+wait: 30 days
+$chain$;
+
+-- Until no job is queued or running.
 CREATE PROCEDURE drained() LANGUAGE plpgsql AS $$
 BEGIN
   WHILE EXISTS (SELECT FROM chaincall.job WHERE state = 'queued')

@@ -750,15 +750,60 @@ retry: 2
 $$);
 
 ----------------------------------------------------------------------------------------------------------------------
--- Not yet supported
+-- Asks
 
 SELECT create_chain($$
 steps:
   a:
-    ask: May I?
-    show: "{{x}}"
-    to: boss
+    ask: May I {{x}}?
+    show: {x: "{{x}}", all: ["{{x}}"]}
+    to: no such role
+    returns: {yes: boolean, note?: text}
+    timeout: 1 hour
+  b: {value: "{{a.yes}}"}
 $$);
+SELECT create_chain('ask: "Yes?"');
+SELECT create_chain('ask: ""');
+SELECT create_chain('ask: " "');
+SELECT create_chain('ask: [1]');
+SELECT create_chain('ask: May I, {{y}}?');
+SELECT create_chain($$
+ask: Who?
+to: ""
+$$);
+SELECT create_chain($$
+ask: Who?
+to: [a, b]
+$$);
+SELECT create_chain($$
+ask: Who?
+show: "{{nobody}}"
+$$);
+SELECT create_chain($$
+ask: Who?
+returns: no_such_type
+$$);
+SELECT create_chain($$
+ask: Who?
+retry: 2
+$$);
+SELECT create_chain($$
+ask: Who?
+prompt: me
+$$);
+SELECT create_chain($$
+model: echo
+prompt: hi
+to: boss
+$$);
+SELECT create_chain($$
+ask: Who?
+value: 1
+$$);
+
+----------------------------------------------------------------------------------------------------------------------
+-- Not yet supported
+
 SELECT create_chain($$
 model: echo
 prompt: hi

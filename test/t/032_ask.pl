@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 # long waits only: that asks are parked at once is what is tested
-my $node = jobs_node('ask', "synchronous_commit = local\nchaincall.park_after = '1min'\n");
+my $node = jobs_node('ask', "synchronous_commit = local\nchaincall.park_after = '1min'\nwal_level = replica\nmax_wal_senders = 2\n");
 my $models = ModelServer->new;
 my $session = session($node);
 
@@ -244,7 +244,7 @@ wait_sql($session, "SELECT steps_done = 0 AND waits_for = 'slow' FROM chaincall.
 my $asked_ms = Chaincall::now_ms();
 answer($job, 'a', '"told"');
 wait_sql($session, "SELECT steps_done = 1 FROM chaincall.job_status WHERE id = '$job'");
-ok(within(Chaincall::now_ms() - $asked_ms, 0, 1500), 'and at once where it did not');
+ok(Chaincall::now_ms() - $asked_ms < 3000, 'and at once where it did not');
 $session->must("SELECT chaincall.cancel('$job')");
 wait_jobs($session);
 
@@ -267,7 +267,7 @@ my $in_time = keep('"in time"');
 
 $job = submit($session, 'limited', '{"name": "what"}');
 parked($job);
-slip_in($job, 'a', $in_time);
+slip_in($job, 'both/a', $in_time);
 is(result($job), '"in time!"', 'an answer in time counts though the job comes back when its time is up');
 
 $job = submit($session, 'skipped', '{"name": "what"}');
