@@ -209,7 +209,7 @@ make_headers(const ApiWire *wire, const UntoldAlert *alert)
 }
 
 static void
-post(const Route *route, const UntoldAlert *alert)
+start_post(const Route *route, const UntoldAlert *alert)
 {
 	const ServerInfo *server = &route->server;
 	ApiRequest	request = {.form = CALL_INPUT, .kind = "json"};
@@ -358,7 +358,7 @@ webhook_run(void)
 	{
 		UntoldAlert *alert = lfirst(lc);
 
-		post(route, alert);
+		start_post(route, alert);
 		place = alert->place;
 		at_start = false;
 	}

@@ -306,6 +306,33 @@ $job = failed($app, 'outer_chain', '{"t": "x"}');
 like(act($app, "resolve('$job', 'called', '\"y\"')"), qr/^refused: the step calls a chain/, 'a step that calls a chain');
 is(act($app, "resolve('$job', 'called/deep', '\"y\"')"), 'applied', 'the step in it');
 is(ended($job), 'succeeded y', 'goes on');
+{
+	# every form that a path can have
+	my %bodies = (
+		'rounds' => [ 'rounds[1]', "steps:\n  rounds: {model: broken, prompt: x, until: 'round == 1', max: 2}" ],
+		'arms' => [ 'arms/arm[1]', "steps:\n  arms: {switch: [{when: 1 > 2, value: no}, {model: broken, prompt: x}]}" ],
+		'handler' => [ 'tried/on_error', "steps:\n  tried: {model: broken, prompt: x, on_error: {model: broken, prompt: y}}" ],
+		'items' => [ 'block[0]/inner[1]/deep[0]', "steps:\n  block:\n    each: 1\n    steps:\n      inner: {until: 'round == 1', max: 2, steps: {deep: {each: 1, model: broken, prompt: x}}, output: '{{deep}}'}" ],
+		'body' => [ 'chain', "model: broken\nprompt: x" ],
+		'bodies' => [ 'chain[0]', "each: 1\nmodel: broken\nprompt: x" ],
+		'body_handler' => [ 'chain/on_error', "steps:\n  a: {model: broken, prompt: x}\non_error: {model: broken, prompt: y}" ],
+		'inside' => [ 'called[0]/chain', "steps:\n  called: {each: 1, function: path_body}" ],
+		'inside_items' => [ 'called/chain[0]', "steps:\n  called: {function: path_bodies}" ],
+		'inside_handler' => [ 'called/on_error/deep', "steps:\n  called: {function: divide, args: {n: 0}, on_error: {steps: {deep: {model: broken, prompt: x}}}}" ]);
+
+	for my $name (sort { ($a =~ /^inside/) <=> ($b =~ /^inside/) || $a cmp $b } keys %bodies)
+	{
+		my ($path, $body) = @{ $bodies{$name} };
+
+		$app->must("CREATE FUNCTION path_$name() RETURNS jsonb LANGUAGE chaincall AS " . sql_literal($body));
+		my $failing = failed($app, "path_$name", '{}');
+
+		is(letter($failing, 'step'), $path, "a path: $path");
+		is(act($app, "resolve('$failing', '$path', '\"given\"')"), 'applied', 'is found');
+		like(ended($failing), qr/^succeeded.*given/, 'and the output taken');
+		like(act($app, "resolve('$failing', '$path', '1')"), qr/^refused: the job has already ended/, 'once');
+	}
+}
 like(act($app, "resolve('$job', 'called/deep', '\"z\"')"), qr/^refused: the job has already ended: succeeded$/, 'too late');
 {
 	my $running = submit($app, 'slow', '{"t": "x"}', q{run_at => now() + interval '1 hour'});
