@@ -37,6 +37,8 @@ typedef struct BaseType
 	const char *json;
 	const char *format;			/* NULL: none */
 	const char *wire_format;
+	int64		min;			/* of integers */
+	int64		max;
 } BaseType;
 
 /* What people write who come from other languages. */
@@ -67,10 +69,10 @@ static const char *line_prefix(int line);
 
 static const BaseType base_types[] = {
 	{BOOLOID, "boolean", NULL, NULL},
-	{INT2OID, "integer", NULL, NULL},
-	{INT4OID, "integer", NULL, NULL},
-	{INT8OID, "integer", NULL, NULL},
-	{OIDOID, "integer", NULL, NULL},
+	{INT2OID, "integer", NULL, NULL, PG_INT16_MIN, PG_INT16_MAX},
+	{INT4OID, "integer", NULL, NULL, PG_INT32_MIN, PG_INT32_MAX},
+	{INT8OID, "integer", NULL, NULL, PG_INT64_MIN, PG_INT64_MAX},
+	{OIDOID, "integer", NULL, NULL, 0, OID_MAX},
 	{FLOAT4OID, "number", NULL, NULL},
 	{FLOAT8OID, "number", NULL, NULL},
 	{NUMERICOID, "number", NULL, NULL},
@@ -270,6 +272,7 @@ static Jsonb *
 base_schema(Oid type, int32 typmod, const TypeUse *use)
 {
 	JsonbParseState *state = NULL;
+	const BaseType *base = NULL;
 	const char *json = "string";
 	const char *format = NULL;
 
@@ -293,14 +296,20 @@ base_schema(Oid type, int32 typmod, const TypeUse *use)
 	{
 		if (base_types[i].type != type)
 			continue;
-		json = base_types[i].json;
-		format = use->form == FORM_WIRE ? base_types[i].wire_format : base_types[i].format;
+		base = &base_types[i];
+		json = base->json;
+		format = use->form == FORM_WIRE ? base->wire_format : base->format;
 	}
 
 	shape_begin(&state, json, use->nullable);
 	if (format != NULL)
 		shape_put_text(&state, "format", format);
-	/* strict modes do not know maxLength */
+	/* strict modes do not know bounds, nor maxLength */
+	if (base != NULL && base->max != 0 && use->form == FORM_CHECK)
+	{
+		shape_put(&state, "minimum", json_int(base->min));
+		shape_put(&state, "maximum", json_int(base->max));
+	}
 	if ((type == VARCHAROID || type == BPCHAROID) && typmod >= (int32) VARHDRSZ &&
 		use->form == FORM_CHECK)
 		shape_put(&state, "maxLength", json_int(typmod - VARHDRSZ));
