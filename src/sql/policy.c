@@ -22,8 +22,15 @@
 #include "sql/job.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+
+/*
+ * Bytes of a signature.  It becomes an entry of an index here, and of another
+ * one as what held jobs wait on: there an error would end every claim.
+ */
+#define MAX_CHAIN 2000
 
 PG_FUNCTION_INFO_V1(chaincall_pause);
 PG_FUNCTION_INFO_V1(chaincall_resume);
@@ -101,6 +108,19 @@ set_policy(const char *sql, Oid type, const char *signature, Datum value,
 	SetUserIdAndSecContext(userid, context);
 }
 
+static void
+check_ttl(const Interval *ttl)
+{
+	static const Interval zero = {0};
+
+	if (DatumGetBool(DirectFunctionCall2(interval_le, IntervalPGetDatum(ttl),
+										 IntervalPGetDatum(&zero))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("jobs cannot expire before they may run"),
+				 errhint("Give an interval longer than 0, or null for none.")));
+}
+
 /* ---- models ---- */
 
 static void
@@ -162,11 +182,25 @@ chaincall_set_ttl(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("which chain?"),
 				 errhint("Write chaincall.set_ttl('my_chain', '1 day').")));
+	if (!PG_ARGISNULL(1))
+		check_ttl(PG_GETARG_INTERVAL_P(1));
 	set_policy(set_ttl_sql, INTERVALOID,
 			   own_chain(text_to_cstring(PG_GETARG_TEXT_PP(0))),
 			   PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1),
 			   PG_ARGISNULL(1));
 	PG_RETURN_VOID();
+}
+
+static void
+check_signature(const char *signature)
+{
+	if (strlen(signature) > MAX_CHAIN)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the signature of a chain is too long to be held up or given a time"),
+				 errdetail("It has %zu bytes, at most %d are allowed.",
+						   strlen(signature), MAX_CHAIN),
+				 errhint("Give the chain fewer parameters, such as one of type jsonb.")));
 }
 
 /*
@@ -196,13 +230,16 @@ chaincall_check_chain_policy(PG_FUNCTION_ARGS)
 	if (isnull)
 		return PointerGetDatum(tuple);	/* the constraint says it better */
 	name = TextDatumGetCString(signature);
+	check_signature(name);
 	if (strchr(name, '(') == NULL)
 		function = chain_find_known(name);
 	else
 		function = chain_find_signature(name);
 	if (!OidIsValid(function))
 		return PointerGetDatum(tuple);
-	signature = CStringGetTextDatum(pin_signature(function));
+	name = pin_signature(function);
+	check_signature(name);
+	signature = CStringGetTextDatum(name);
 	isnull = false;
 	return PointerGetDatum(heap_modify_tuple_by_cols(tuple,
 													 RelationGetDescr(trigger->tg_relation),
