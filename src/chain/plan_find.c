@@ -15,6 +15,7 @@
 typedef struct Walk
 {
 	const char *rest;			/* of the path */
+	bool		item;			/* one of an each has been named */
 	StepNested	nested;
 	void	   *arg;
 } Walk;
@@ -138,8 +139,12 @@ walk_step(Walk *walk, const Step *step)
 {
 	int			number;
 
-	if (step->each != NULL && !take_index(walk, &number))
-		return NULL;
+	if (step->each != NULL)
+	{
+		if (!take_index(walk, &number))
+			return NULL;
+		walk->item = true;
+	}
 	if (step->handler != NULL && strncmp(walk->rest, "/on_error", 9) == 0)
 	{
 		walk->rest += 9;
@@ -153,13 +158,16 @@ walk_step(Walk *walk, const Step *step)
 
 /*
  * The step that a run of that path is of, or NULL: no run of the chain can have
- * it.  nested(arg, ...) gives the chains that are called.
+ * it.  nested(arg, ...) gives the chains that are called.  *item: the path is of
+ * one item of an each, and a job need not come to have as many.
  */
 const Step *
 plan_find_step(const Definition *definition, const char *path,
-			   StepNested nested, void *arg)
+			   StepNested nested, void *arg, bool *item)
 {
-	Walk		walk = {path, nested, arg};
+	Walk		walk = {path, false, nested, arg};
+	const Step *step = walk_chain(&walk, definition);
 
-	return walk_chain(&walk, definition);
+	*item = walk.item;
+	return step;
 }

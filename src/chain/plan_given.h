@@ -16,7 +16,7 @@ typedef Definition *(*StepNested) (void *arg, const FunctionStep *function);
 /* plan_find.c */
 extern const Step *plan_find_step(const Definition *definition,
 								  const char *path, StepNested nested,
-								  void *arg);
+								  void *arg, bool *item);
 
 /* plan_given.c */
 extern Jsonb *plan_params(const Task *task);

@@ -90,6 +90,9 @@ extern bool action_discard(const Action *action);
 extern bool action_acknowledge(const Action *action);
 
 /* action_step.c */
+extern const Step *action_find_item(const Action *action,
+									const Target *target, char **why,
+									bool *item);
 extern const Step *action_find_step(const Action *action,
 									const Target *target, char **why);
 extern bool action_step_open(const Action *action, const Target *target);

@@ -163,15 +163,20 @@ read_question(const Action *action, Oid *role)
 	return true;
 }
 
-/* Whom the step asks, come to or not, as far as its chain says so outright. */
+/*
+ * Whom the step asks, come to or not, as far as its chain says so outright.
+ * Items of an each are answered when they ask, not before: nobody knows how
+ * many there will be, and a stranger could fill the job with answers.
+ */
 static Oid
 asked_role(const Action *action, const Target *target)
 {
 	char	   *why;
-	const Step *step = action_find_step(action, target, &why);
+	bool		item;
+	const Step *step = action_find_item(action, target, &why, &item);
 
-	if (step == NULL || step->kind != STEP_ASK || step->ask->to == NULL ||
-		!template_is_constant(step->ask->to))
+	if (step == NULL || item || step->kind != STEP_ASK ||
+		step->ask->to == NULL || !template_is_constant(step->ask->to))
 		return InvalidOid;
 	return get_role_oid(template_text(step->ask->to, NULL, NULL), true);
 }

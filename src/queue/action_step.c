@@ -65,25 +65,37 @@ nested(void *arg, const FunctionStep *function)
 
 /*
  * The step of the action's path, in the job's pinned chain, good for the rest
- * of the pass; NULL, and *why, palloc'd: there is none.
+ * of the pass; NULL, and *why, palloc'd: there is none.  *item: see
+ * plan_find_step().
  */
 const Step *
-action_find_step(const Action *action, const Target *target, char **why)
+action_find_item(const Action *action, const Target *target, char **why,
+				 bool *item)
 {
 	Pinned	   *pinned = action_pinned(target->definition);
 	const Step *step;
 
 	*why = pstrdup("the definition of the job's chain is gone");
+	*item = false;
 	if (pinned == NULL)
 		return NULL;
 	step = plan_find_step(pinned->chains[0].definition, action->step, nested,
-						  pinned);
+						  pinned, item);
 	if (step == NULL)
 		*why = psprintf("chain %s has no step \"%.*s\"; a step is named by its path as dead_letter and trace show it, items and rounds included",
 						target->chain,
 						pg_mbcliplen(action->step, strlen(action->step),
 									 PATH_SHOWN), action->step);
 	return step;
+}
+
+/* The same, whether of an item or not. */
+const Step *
+action_find_step(const Action *action, const Target *target, char **why)
+{
+	bool		item;
+
+	return action_find_item(action, target, why, &item);
 }
 
 /* Has the action's step no output yet? */
