@@ -8,8 +8,9 @@
  * nothing depends on anything but the two rows, whoever is killed when.
  *
  * Nobody is waited for: what is locked is put off, and with it what was asked
- * of the same job later, so that the actions of a job are applied in the order
- * in which they were asked for.
+ * of the same job later, so that what one person asks of a job is applied in
+ * the order in which it was asked for.  Between people that is so as long as
+ * none of them has asked for much else: they take turns.
  *
  *	action.c          batches, who may, cancel
  *	action_retry.c    failed jobs: retry, discard; alerts: acknowledge
@@ -20,6 +21,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "catalog/pg_type.h"
 #include "chain/local.h"
@@ -35,13 +37,18 @@
 #include "utils/timestamp.h"
 
 #define BATCH 100				/* in a transaction */
+#define MOST_OF_AUTHOR 5000		/* that a pass looks at */
+#define SLICE_US 50000			/* a pass ends after so long with what it settles */
+#define LONGEST_US 1000000		/* and after so long with what it puts off as well */
 #define MAX_REASON 1000			/* bytes */
 
 /* What a pass has done so far. */
 typedef struct Outcome
 {
 	Effects		effects;		/* of this transaction */
-	int			put_off;
+	int64		began;			/* clock_us() */
+	int64		settling_us;
+	bool		time_is_up;
 	HTAB	   *held;			/* subjects of which something is put off */
 	ErrorData  *error;			/* the first one; not of locks */
 	bool		locked;			/* somebody holds a table */
@@ -57,9 +64,21 @@ static const char *const kind_names[] = {
 	[ACTION_ACKNOWLEDGE] = "acknowledge"
 };
 
+/*
+ * Authors take turns, so that who asks for a million things holds up nobody
+ * else: the first of each, then the second of each, and so on.
+ */
 static const char pending_sql[] =
-"SELECT a.id, coalesce(a.job, a.alert), a.author, a.created_at, a.action FROM chaincall.action a"
-" WHERE a.state = 'pending' ORDER BY a.created_at, a.id LIMIT 100000";
+"WITH RECURSIVE authors AS ("
+" (SELECT a.author FROM chaincall.action a WHERE a.state = 'pending' ORDER BY a.author LIMIT 1)"
+" UNION ALL"
+" SELECT n.author FROM authors p, LATERAL (SELECT a.author FROM chaincall.action a"
+"  WHERE a.state = 'pending' AND a.author > p.author ORDER BY a.author LIMIT 1) n)"
+" SELECT t.id, t.subject, t.author, t.created_at, t.action FROM authors p, LATERAL ("
+"  SELECT f.id, f.subject, f.author, f.created_at, f.action, pg_catalog.row_number() OVER (ORDER BY f.created_at, f.id) AS turn"
+"  FROM (SELECT a.id, coalesce(a.job, a.alert) AS subject, a.author, a.created_at, a.action FROM chaincall.action a"
+"   WHERE a.state = 'pending' AND a.author = p.author ORDER BY a.created_at, a.id LIMIT " CppAsString2(MOST_OF_AUTHOR) ") f) t"
+" ORDER BY t.turn, t.created_at, t.id LIMIT 100000";
 
 static const char lock_sql[] =
 "SELECT a.step, a.input, a.output FROM chaincall.action a"
@@ -108,7 +127,7 @@ kind_of(const char *name)
 	return ACTION_CANCEL;
 }
 
-/* The pending ones in their order, in cxt. */
+/* The pending ones in the order in which they are applied, in cxt. */
 static int
 read_pending(Action **actions, MemoryContext cxt)
 {
@@ -470,18 +489,21 @@ apply_alone(Action *action, Outcome *outcome)
 	char	   *reason = NULL;
 	bool		done;
 
+	int64		began = clock_us();
+	int64		now;
+
 	if (hash_search(outcome->held, &action->subject, HASH_FIND, NULL) != NULL)
-	{
-		outcome->put_off++;
 		return;
-	}
 	done = run_alone(action, &reason, outcome);
 	if (!done && reason != NULL)
 		done = run_alone(action, &reason, outcome);
+	now = clock_us();
 	if (done)
-		return;
-	(void) hash_search(outcome->held, &action->subject, HASH_ENTER, NULL);
-	outcome->put_off++;
+		outcome->settling_us += now - began;
+	else
+		(void) hash_search(outcome->held, &action->subject, HASH_ENTER, NULL);
+	outcome->time_is_up = outcome->settling_us > SLICE_US ||
+		now - outcome->began > LONGEST_US;
 }
 
 /* ---- batches ---- */
@@ -512,13 +534,10 @@ apply_batch(Action *actions, int n, Outcome *outcome)
 	effects->answers = NIL;
 	queue_begin();
 	upkeep_set("lock_timeout", "100ms");
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n && !outcome->locked && !outcome->time_is_up; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (outcome->locked)
-			outcome->put_off++;
-		else
-			apply_alone(&actions[i], outcome);
+		apply_alone(&actions[i], outcome);
 	}
 	upkeep_commit(true, outcome->cxt);
 	tell(effects);
@@ -537,30 +556,26 @@ make_held(MemoryContext cxt)
 }
 
 /*
- * Applies the pending actions that can be applied.  Gives how many are put
- * off: because of a lock, or until a caller has ended the job; call again
- * within a second while there are any.  Raises an error that one of them met,
+ * Applies the pending actions that can be applied, for a while.  True: that
+ * was over before all had their turn, call again when others had theirs.  What
+ * is put off, because of a lock or until a caller has ended the job, is for
+ * the next time too, within a second.  Raises an error that one of them met,
  * after the others.
  */
-int
+bool
 queue_apply_actions(void)
 {
 	Outcome		outcome = {.cxt = CurrentMemoryContext};
 	Action	   *actions;
 	int			n = read_pending(&actions, outcome.cxt);
-	int			i = 0;
 
 	outcome.effects.ended.ids = palloc(BATCH * sizeof(pg_uuid_t));
 	outcome.held = make_held(outcome.cxt);
-	while (i < n && !outcome.locked)
-	{
-		int			batch = Min(n - i, BATCH);
-
-		apply_batch(&actions[i], batch, &outcome);
-		i += batch;
-	}
+	outcome.began = clock_us();
+	for (int i = 0; i < n && !outcome.locked && !outcome.time_is_up; i += BATCH)
+		apply_batch(&actions[i], Min(n - i, BATCH), &outcome);
 	action_forget_definition();
 	if (outcome.error != NULL)
 		ReThrowError(outcome.error);
-	return outcome.put_off + (n - i);
+	return outcome.time_is_up && outcome.settling_us > 0;
 }
