@@ -92,6 +92,6 @@ extern char *catalog_nearest_model(const char *name);
 /* catalog_policy.c */
 extern const Interval *catalog_chain_ttl(const char *signature);
 extern bool catalog_chain_paused(const char *signature);
-extern int	catalog_paused_chains(const char ***signatures);
+extern bool catalog_any_chain_paused(void);
 
 #endif							/* CHAINCALL_CATALOG_H */

@@ -30,8 +30,7 @@ typedef struct ChainPolicy
 
 static ChainPolicy *policies = NULL;	/* in the cache's context */
 static int	npolicies = 0;
-static const char **paused = NULL;
-static int	npaused = 0;
+static bool any_paused = false;
 
 static int
 compare_policies(const void *a, const void *b)
@@ -87,18 +86,11 @@ read_policies(int *n)
 static void
 keep_policies(ChainPolicy *found, int n)
 {
-	const char **names = palloc((n + 1) * sizeof(char *));
-	int			nnames = 0;
-
-	for (int i = 0; i < n; i++)
-	{
-		if (found[i].paused)
-			names[nnames++] = found[i].chain;
-	}
 	policies = found;
 	npolicies = n;
-	paused = names;
-	npaused = nnames;
+	any_paused = false;
+	for (int i = 0; i < n && !any_paused; i++)
+		any_paused = found[i].paused;
 }
 
 /* Has the policies at hand.  Needs a transaction when one has changed. */
@@ -157,11 +149,10 @@ catalog_chain_paused(const char *signature)
 	return policy != NULL && policy->paused;
 }
 
-/* How many chains are paused, and which; good as long. */
-int
-catalog_paused_chains(const char ***signatures)
+/* Is any chain paused? */
+bool
+catalog_any_chain_paused(void)
 {
 	refresh();
-	*signatures = paused;
-	return npaused;
+	return any_paused;
 }

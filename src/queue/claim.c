@@ -23,14 +23,17 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/* The jobs that are next, and what becomes of them. */
-#define PICKED \
+/*
+ * The jobs that are next, and what becomes of them.  Whether their chains are
+ * paused is looked at one by one: anybody may have a thousand of them paused.
+ */
+#define PICKED(held, policies) \
 	"WITH picked AS MATERIALIZED (" \
-	" SELECT j.id, j.started_at FROM unnest($1, $2, $3, $4) AS o(owner, mark, after, quota)," \
-	" LATERAL (SELECT q.id, q.started_at FROM chaincall.job q" \
+	" SELECT j.id, j.started_at" held " FROM unnest($1, $2, $3, $4) AS o(owner, mark, after, quota)" \
+	" CROSS JOIN LATERAL (SELECT q.id, q.started_at, q.chain FROM chaincall.job q" \
 	"   WHERE q.owner = o.owner AND q.state = 'queued' AND (q.rank, q.id) >= (o.mark, o.after)" \
 	"   AND (q.expires_at IS NULL OR q.expires_at > pg_catalog.clock_timestamp())" \
-	"   ORDER BY q.rank, q.id LIMIT o.quota FOR UPDATE SKIP LOCKED) j)" \
+	"   ORDER BY q.rank, q.id LIMIT o.quota FOR UPDATE SKIP LOCKED) j" policies ")" \
 	" UPDATE chaincall.job u SET "
 #define CLAIMED \
 	" FROM picked p WHERE u.id = p.id" \
@@ -38,17 +41,17 @@
 	" u.deaths, u.created_at, u.expires_at, u.state = 'waiting', u.retried_at, u.deadlines"
 
 static const char claim_sql[] =
-PICKED "state = 'running', worker = $5, started_at = coalesce(u.started_at, pg_catalog.clock_timestamp())" CLAIMED;
+PICKED("", "")
+"state = 'running', worker = $5, started_at = coalesce(u.started_at, pg_catalog.clock_timestamp())" CLAIMED;
 
 /* the same, where some chains are paused */
-#define IS_PAUSED "u.chain = ANY ($6)"
-
 static const char claim_unpaused_sql[] =
-PICKED "state = CASE WHEN " IS_PAUSED " THEN 'waiting' ELSE 'running' END,"
-" worker = CASE WHEN " IS_PAUSED " THEN NULL ELSE $5 END,"
-" waits_on = CASE WHEN " IS_PAUSED " THEN 'chain ' || u.chain END,"
-" run_at = CASE WHEN " IS_PAUSED " THEN 'infinity' ELSE u.run_at END,"
-" started_at = CASE WHEN " IS_PAUSED " THEN u.started_at ELSE coalesce(u.started_at, pg_catalog.clock_timestamp()) END" CLAIMED;
+PICKED(", c.chain IS NOT NULL AS held", " LEFT JOIN chaincall.chain_policy c ON c.chain = j.chain AND c.paused")
+"state = CASE WHEN p.held THEN 'waiting' ELSE 'running' END,"
+" worker = CASE WHEN p.held THEN NULL ELSE $5 END,"
+" waits_on = CASE WHEN p.held THEN 'chain ' || u.chain END,"
+" run_at = CASE WHEN p.held THEN 'infinity' ELSE u.run_at END,"
+" started_at = CASE WHEN p.held THEN u.started_at ELSE coalesce(u.started_at, pg_catalog.clock_timestamp()) END" CLAIMED;
 
 static const char definition_sql[] =
 "SELECT body FROM chaincall.definition WHERE sha256 = $1 LIMIT 1";
@@ -112,17 +115,6 @@ read_job(HeapTuple tuple, TupleDesc desc)
 	return job;
 }
 
-static Datum
-text_array(const char **texts, int n)
-{
-	Datum	   *datums = palloc(n * sizeof(Datum));
-
-	for (int i = 0; i < n; i++)
-		datums[i] = CStringGetTextDatum(texts[i]);
-	return PointerGetDatum(construct_array(datums, n, TEXTOID, -1, false,
-										   TYPALIGN_INT));
-}
-
 /*
  * Claims up to `quota` jobs for each of the owners, in a transaction of
  * queue_begin(): they are `running` under the incarnation when that commits,
@@ -134,10 +126,8 @@ queue_claim(const BoardClaim *claims, int nclaims, uint64 incarnation,
 {
 	static SPIPlanPtr claim_plan = NULL;
 	static SPIPlanPtr unpaused_plan = NULL;
-	Oid			types[] = {OIDARRAYOID, TIMESTAMPTZARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8OID, TEXTARRAYOID};
-	Datum		values[6];
-	const char **paused;
-	int			npaused = catalog_paused_chains(&paused);
+	Oid			types[] = {OIDARRAYOID, TIMESTAMPTZARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8OID};
+	Datum		values[5];
 	SPIPlanPtr	plan;
 	List	   *jobs = NIL;
 	MemoryContext old;
@@ -145,13 +135,9 @@ queue_claim(const BoardClaim *claims, int nclaims, uint64 incarnation,
 	values[0] = claim_arrays(claims, nclaims, &values[1], &values[2],
 							 &values[3]);
 	values[4] = Int64GetDatum((int64) incarnation);
-	if (npaused == 0)
-		plan = local_plan(&claim_plan, claim_sql, 5, types);
-	else
-	{
-		values[5] = text_array(paused, npaused);
-		plan = local_plan(&unpaused_plan, claim_unpaused_sql, 6, types);
-	}
+	plan = catalog_any_chain_paused() ?
+		local_plan(&unpaused_plan, claim_unpaused_sql, 5, types) :
+		local_plan(&claim_plan, claim_sql, 5, types);
 	if (SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_UPDATE_RETURNING)
 		elog(ERROR, "could not claim jobs");
 	old = MemoryContextSwitchTo(cxt);
