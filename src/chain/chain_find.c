@@ -10,6 +10,7 @@
 #include "chain/definition.h"
 #include "chain/pin.h"
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -17,6 +18,8 @@
 #include "utils/regproc.h"
 #include "utils/syscache.h"
 #include "utils/varlena.h"
+
+#define NAME_SHOWN 1000			/* bytes of a name in an error */
 
 static bool
 is_chain(Oid function)
@@ -78,7 +81,8 @@ chain_find_known(const char *name)
 	if (!OidIsValid(found) || !is_chain(found))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("chain \"%s\" does not exist", name),
+				 errmsg("chain \"%.*s\" does not exist",
+						pg_mbcliplen(name, strlen(name), NAME_SHOWN), name),
 				 errhint("A chain is a function in LANGUAGE chaincall; check its name and search_path.")));
 	return found;
 }

@@ -11,6 +11,9 @@
 
 #include "base/json.h"
 #include "chain/plan_private.h"
+#include "mb/pg_wchar.h"
+
+#define PATH_SHOWN 1000			/* bytes of a path in an error */
 
 static bool
 is_plain_block(const Step *step)
@@ -263,8 +266,8 @@ plan_check_path(const Definition *definition, const char *path)
 			appendStringInfoString(&known, "chain");
 		ereport(ERROR,
 				(errcode(ERRCODE_CHAIN_INPUT),
-				 errmsg("chain \"%s\" has no step \"%s\"", definition->name,
-						path),
+				 errmsg("chain \"%s\" has no step \"%.*s\"", definition->name,
+						pg_mbcliplen(path, strlen(path), PATH_SHOWN), path),
 				 errhint("Steps are given by their path, such as merged[2]/text[17]; this chain's are %s.",
 						 known.data)));
 	}

@@ -18,6 +18,7 @@
 #include "chain/pin.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "queue/board.h"
 #include "sql/job.h"
@@ -174,7 +175,8 @@ read_dedupe(FunctionCallInfo fcinfo)
 	if (strcmp(dedupe, "skip") != 0 && strcmp(dedupe, "replace") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unknown value of dedupe: \"%s\"", dedupe),
+				 errmsg("unknown value of dedupe: \"%.*s\"",
+						pg_mbcliplen(dedupe, strlen(dedupe), NAMEDATALEN), dedupe),
 				 errhint("Known are skip and replace.")));
 	if (PG_ARGISNULL(SUBMIT_DEDUPE_KEY))
 		ereport(ERROR,

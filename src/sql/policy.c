@@ -18,6 +18,7 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "sql/job.h"
 #include "utils/acl.h"
@@ -153,7 +154,8 @@ set_paused(FunctionCallInfo fcinfo, bool paused)
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("cannot pause or resume a \"%s\"", kind),
+				 errmsg("cannot pause or resume a \"%.*s\"",
+						pg_mbcliplen(kind, strlen(kind), NAMEDATALEN), kind),
 				 errhint("Known are chain and model.")));
 }
 

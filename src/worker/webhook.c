@@ -26,6 +26,7 @@
 #include "base/json.h"
 #include "base/settings.h"
 #include "catalog/catalog.h"
+#include "catalog/pg_type.h"
 #include "common/pg_prng.h"
 #include "http/http.h"
 #include "miscadmin.h"
@@ -34,7 +35,9 @@
 #include "queue/queue.h"
 #include "queue/upkeep.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
+#include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker/webhook.h"
@@ -158,9 +161,11 @@ static Jsonb *
 make_body(const UntoldAlert *alert)
 {
 	JsonbParseState *state = NULL;
-	Datum		time = DirectFunctionCall1(timestamptz_out,
-										   TimestampTzGetDatum(alert->place.created_at));
+	char		time[MAXDATELEN + 1];
 
+	/* the database's owner may have set another DateStyle */
+	JsonEncodeDateTime(time, TimestampTzGetDatum(alert->place.created_at),
+					   TIMESTAMPTZOID, NULL);
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	json_push_key(&state, "alert");
 	json_push(&state, WJB_VALUE, json_text(ids_uuid_text(&alert->place.id)));
@@ -170,7 +175,7 @@ make_body(const UntoldAlert *alert)
 	json_push_key(&state, "kind");
 	json_push(&state, WJB_VALUE, json_text(alert->kind));
 	json_push_key(&state, "created_at");
-	json_push(&state, WJB_VALUE, json_text(DatumGetCString(time)));
+	json_push(&state, WJB_VALUE, json_text(time));
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
