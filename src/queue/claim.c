@@ -6,8 +6,8 @@
  * queued jobs from the owner's mark on and skips what another claimer has
  * locked.  Where the mark comes from and how it moves is board.h's.
  *
- * Jobs of a paused chain are not skipped, each claim would have to walk past
- * them again: they are put aside as `waiting`, until the maintainer finds the
+ * Jobs of a paused chain that have not started are not skipped, each claim would
+ * have to walk past them again: they are put aside as `waiting`, until the maintainer finds the
  * chain resumed (hold.c).
  */
 #include "postgres.h"
@@ -41,14 +41,14 @@ static const char claim_sql[] =
 PICKED "state = 'running', worker = $5, started_at = coalesce(u.started_at, pg_catalog.clock_timestamp())" CLAIMED;
 
 /* the same, where some chains are paused */
-#define IS_PAUSED "u.chain = ANY ($6)"
+#define IS_PAUSED "u.started_at IS NULL AND u.chain = ANY ($6)"
 
 static const char claim_unpaused_sql[] =
 PICKED "state = CASE WHEN " IS_PAUSED " THEN 'waiting' ELSE 'running' END,"
 " worker = CASE WHEN " IS_PAUSED " THEN NULL ELSE $5 END,"
 " waits_on = CASE WHEN " IS_PAUSED " THEN 'chain ' || u.chain END,"
 " run_at = CASE WHEN " IS_PAUSED " THEN 'infinity' ELSE u.run_at END,"
-" started_at = CASE WHEN " IS_PAUSED " THEN u.started_at ELSE coalesce(u.started_at, pg_catalog.clock_timestamp()) END" CLAIMED;
+" started_at = CASE WHEN " IS_PAUSED " THEN NULL ELSE coalesce(u.started_at, pg_catalog.clock_timestamp()) END" CLAIMED;
 
 static const char definition_sql[] =
 "SELECT body FROM chaincall.definition WHERE sha256 = $1 LIMIT 1";
