@@ -473,16 +473,17 @@ back_off(Call *call)
 }
 
 /*
- * ANSWERED → another endpoint at once, or else BACKOFF: an attempt that was
- * given up has waited long enough.
+ * ANSWERED → another server at once, or else BACKOFF.  So it goes with a call's
+ * first failure, which says nothing about other servers, and with an attempt
+ * that was given up, which has waited long enough.
  */
 static void
 try_elsewhere(Call *call)
 {
-	uint64		before = call->route->endpoint_id;
+	Oid			before = call->route->server.oid;
 
 	find_way(call);
-	if (call->way == WAY_NOW && call->route->endpoint_id == before)
+	if (call->way == WAY_NOW && call->route->server.oid == before)
 		back_off(call);
 	else
 		take_way(call);
@@ -510,7 +511,7 @@ retry(Call *call)
 		give_up_model(call);
 	else if (throttled)
 		go_on(call);
-	else if (call->within != NULL)
+	else if (call->within != NULL || call->failures == 1)
 		try_elsewhere(call);
 	else
 		back_off(call);
