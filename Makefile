@@ -1,7 +1,7 @@
 # chaincall: an ordinary PGXS extension, plus drivers that need nothing installed.
 #
 # The file also parses where neither PostgreSQL nor its headers are installed: `make help`, `make test`,
-# `make demo`, `make bench` and `make fuzz` then still work, because their scripts install what is missing
+# `make demo`, `make bench`, `make chaos` and `make fuzz` then still work, because their scripts install what is missing
 # and run make again in a private copy of the tree.
 
 all:
@@ -17,15 +17,17 @@ help:
 #:                      (SUITES="unit modelserver regress isolation tap module asan fuzz", FUZZ_SECONDS=60, KEEP=1)
 #: make demo            a long legal text through a chain
 #:                      (URL=... API=openai|anthropic KEY_FILE=... MODEL=...: on a real service)
-#: make bench           the figures (ROUNDS=3, FIGURES="session jobs parked")
+#: make bench           the figures (ROUNDS=3, FIGURES="session jobs faults parked")
+#: make chaos           jobs while workers, servers and models die (CHAOS_JOBS=2000, CHAOS_SECONDS=90, CHAOS_SEED=...)
 #: make fuzz            the decoders under AddressSanitizer (FUZZ_SECONDS=600)
 #: make unit            the tests that need no server
 #: make test-chroot     make test in a bare Debian (RELEASE=bookworm|trixie|sid)
+#: make test-upgrade    pg_upgrade from PostgreSQL 15 to 17 with jobs, in a bare Debian
 #: make format          lay the C code out; make format-check only looks
 #: make lint            what this project asks of its files and a compiler does not check
 #: make clean
 #:
-#: PG_CONFIG=...        another PostgreSQL; also for test, demo, bench and fuzz
+#: PG_CONFIG=...        another PostgreSQL; also for test, demo, bench, chaos and fuzz
 #: WERROR=1             warnings are errors     CC=clang, COPT=...  as in PostgreSQL
 #: ASAN=1               with AddressSanitizer   TESTING=1           internal functions visible to test/module
 #: BITCODE=1            also build LLVM bitcode (off: nothing here is worth inlining)
@@ -42,9 +44,11 @@ HDRS := $(sort $(wildcard src/*.h src/*/*.h))
 OBJS := $(SRCS:.c=.o)
 
 # The extension's SQL, a file a concern, in the order in which it is created.
-SQL_PARTS := $(addprefix sql/parts/,10_definitions.sql 20_language.sql 30_text.sql 40_calls.sql 50_json_schema.sql 60_jobs.sql 70_monitoring.sql 90_privileges.sql)
+SQL_PARTS := $(addprefix sql/parts/,10_definitions.sql 20_language.sql 30_text.sql 40_calls.sql 50_json_schema.sql 60_jobs.sql 65_schedule.sql 70_monitoring.sql 90_privileges.sql)
 
-DATA = $(wildcard sql/chaincall--*--*.sql)
+# Versions that there are upgrades from: their SQL as it was, which is never changed again, and the ways from one to the next.
+RELEASED = 0.1.0
+DATA = $(RELEASED:%=sql/chaincall--%.sql) $(sort $(wildcard sql/chaincall--*--*.sql))
 DATA_built = sql/chaincall--$(EXTVERSION).sql
 
 REGRESS := $(sort $(notdir $(basename $(wildcard test/sql/*.sql))))
@@ -107,7 +111,7 @@ endif
 include $(PGXS)
 
 # PGXS knows no header dependencies.
-$(OBJS): $(HDRS) Makefile
+$(OBJS): $(HDRS) Makefile chaincall.control
 
 else
 
@@ -131,7 +135,7 @@ $(DATA_built): $(SQL_PARTS) chaincall.control Makefile
 # Tests and tools; the scripts do the work
 
 # The scripts get what was said on the command line by environment.
-export PG_CONFIG SUITES FUZZ_SECONDS ROUNDS FIGURES KEEP URL API KEY_FILE MODEL RELEASE
+export PG_CONFIG SUITES FUZZ_SECONDS ROUNDS FIGURES CHAOS_JOBS CHAOS_SECONDS CHAOS_SEED KEEP URL API KEY_FILE MODEL RELEASE
 
 test:
 	@MAKEFLAGS= test/run
@@ -142,11 +146,20 @@ demo:
 bench:
 	@MAKEFLAGS= test/bench/run
 
+chaos:
+	@MAKEFLAGS= test/chaos/run
+
 fuzz:
 	@MAKEFLAGS= SUITES=fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) test/run
 
 test-chroot:
 	@MAKEFLAGS= test/chroot $(or $(RELEASE),bookworm) test
+
+test-upgrade:
+	@MAKEFLAGS= test/chroot trixie test-upgrade-inside
+
+test-upgrade-inside:
+	@MAKEFLAGS= test/upgrade/run
 
 test/modelserver/modelserver: $(wildcard test/modelserver/*.[ch])
 	$(MAKE) -C test/modelserver
@@ -176,10 +189,13 @@ lint:
 print-sql-parts:
 	@echo $(SQL_PARTS)
 
+print-released:
+	@echo $(RELEASED)
+
 clean: clean-tests
 clean-tests:
 	rm -rf test/unit/build test/results test/output_iso
 	@! test -f test/modelserver/Makefile || $(MAKE) -s -C test/modelserver clean
 	@test -z "$(PGXS)" || ! test -f test/module/Makefile || $(MAKE) -s -C test/module clean
 
-.PHONY: all help install installcheck uninstall clean clean-tests test demo bench fuzz test-chroot unit format format-check lint print-sql-parts
+.PHONY: all help install installcheck uninstall clean clean-tests test demo bench chaos fuzz test-chroot test-upgrade test-upgrade-inside unit format format-check lint print-sql-parts print-released

@@ -56,7 +56,7 @@ COMMENT ON COLUMN model.params IS 'Defaults of a step''s params: temperature, to
 COMMENT ON COLUMN model.retry IS 'Number of repetitions, or {attempts, first, factor, max}; null: five attempts, 1 s, 2, 30 s';
 COMMENT ON COLUMN model.timeout IS 'Of a call with all its attempts; null: the server''s';
 COMMENT ON COLUMN model.fallback IS 'Models that are tried next, in this order, when this one cannot answer; the names are not checked here';
-COMMENT ON COLUMN model.paused IS 'Calls are refused while this is true';
+COMMENT ON COLUMN model.paused IS 'While this is true calls go to a fallback; without one they wait in jobs and fail in sessions';
 
 CREATE TABLE endpoint (
     model       text NOT NULL

@@ -10,11 +10,15 @@ CREATE FUNCTION stat_entries(by_model boolean, OUT model text, OUT version text,
         OUT rate double precision, OUT succeeded bigint, OUT transient bigint, OUT throttled bigint, OUT permanent bigint, OUT invalid bigint,
         OUT content bigint, OUT too_large bigint, OUT timeout bigint, OUT cancelled bigint, OUT mean_ms double precision, OUT p50_ms double precision,
         OUT p99_ms double precision, OUT first_byte_p50_ms double precision, OUT first_byte_p99_ms double precision, OUT tokens_in bigint,
-        OUT tokens_out bigint, OUT last_attempt_at timestamptz, OUT last_failure_at timestamptz, OUT last_failure text, OUT since timestamptz,
-        OUT breaker text, OUT breaker_since timestamptz, OUT cooling_until timestamptz)
+        OUT tokens_out bigint, OUT last_attempt_at timestamptz, OUT last_failure_at timestamptz, OUT last_failure text, OUT since timestamptz)
         RETURNS SETOF record
     LANGUAGE c STRICT VOLATILE ROWS 20 AS 'MODULE_PATHNAME', 'chaincall_stat_entries';
 COMMENT ON FUNCTION stat_entries(boolean) IS 'what the views stat_model and stat_endpoint are made of';
+
+CREATE FUNCTION health_entries(OUT model text, OUT version text, OUT server text, OUT breaker text, OUT breaker_since timestamptz,
+        OUT cooling_until timestamptz) RETURNS SETOF record
+    LANGUAGE c STRICT VOLATILE ROWS 20 AS 'MODULE_PATHNAME', 'chaincall_health_entries';
+COMMENT ON FUNCTION health_entries() IS 'what the view stat_endpoint is made of, too: circuit breakers and cool-downs';
 
 CREATE FUNCTION worker_entries(OUT kind text, OUT pid integer, OUT database oid, OUT role oid, OUT started_at timestamptz, OUT jobs bigint,
         OUT steps bigint, OUT calls bigint, OUT errors bigint, OUT commits bigint, OUT jobs_in_hand bigint, OUT calls_in_flight bigint)
@@ -58,7 +62,7 @@ SELECT j.id, j.chain, pg_catalog.pg_get_userbyid(j.owner) AS owner, j.state,
          THEN pg_catalog.clock_timestamp()
             + (pg_catalog.clock_timestamp() - a.since) * ((a.steps_known - a.steps_done)::double precision / a.steps_done) END AS expected_finish,
     CASE j.state WHEN 'queued' THEN 'a worker'
-         WHEN 'waiting' THEN CASE WHEN j.waits_on = 'answer' THEN 'an answer' ELSE coalesce(j.waits_on || ' to be resumed', 'time') END
+         WHEN 'waiting' THEN CASE WHEN j.waits_on = 'answer' THEN 'an answer' ELSE coalesce(j.waits_on COLLATE pg_catalog."default" || ' to be resumed', 'time') END
          WHEN 'running' THEN coalesce(a.doing,
              CASE WHEN a.job IS NULL THEN NULL
                   WHEN EXISTS (SELECT FROM chaincall.question q WHERE q.job = j.id) THEN 'an answer'
@@ -99,7 +103,8 @@ SELECT pg_catalog.pg_get_userbyid(u.owner) AS owner, u.chain,
     pg_catalog.sum(u.queued)::bigint AS queued, pg_catalog.sum(u.running)::bigint AS running, pg_catalog.sum(u.waiting)::bigint AS waiting,
     pg_catalog.clock_timestamp() - pg_catalog.min(u.oldest) AS oldest_age
 FROM (
-    SELECT owner, chain, pg_catalog.count(*) AS queued, 0 AS running, 0 AS waiting, pg_catalog.min(run_at) AS oldest
+    SELECT owner, chain, pg_catalog.count(*) AS queued, 0 AS running, 0 AS waiting,
+        pg_catalog.min(run_at) FILTER (WHERE pg_catalog.isfinite(run_at)) AS oldest
     FROM chaincall.job
     WHERE state = 'queued' AND ((SELECT pg_catalog.pg_has_role('pg_monitor', 'USAGE'))
         OR owner = ANY (ARRAY(SELECT r.oid FROM pg_catalog.pg_roles r WHERE pg_catalog.pg_has_role(r.oid, 'USAGE'))))
@@ -133,10 +138,11 @@ FROM chaincall.stat_entries(true);
 COMMENT ON VIEW stat_model IS 'model calls of this database by model, since the server''s start or stat_reset(); sessions and workers alike. Quantiles are off by at most 1/32 (3.2 %)';
 
 CREATE VIEW stat_endpoint AS
-SELECT model, version, server, attempts, in_flight, rate, succeeded, transient, throttled, permanent, invalid, content, too_large, timeout, cancelled,
-    mean_ms, p50_ms, p99_ms, first_byte_p50_ms, first_byte_p99_ms, tokens_in, tokens_out, last_attempt_at, last_failure_at, last_failure,
-    breaker, breaker_since, cooling_until, since
-FROM chaincall.stat_entries(false);
+SELECT s.model, s.version, s.server, s.attempts, s.in_flight, s.rate, s.succeeded, s.transient, s.throttled, s.permanent, s.invalid, s.content,
+    s.too_large, s.timeout, s.cancelled, s.mean_ms, s.p50_ms, s.p99_ms, s.first_byte_p50_ms, s.first_byte_p99_ms, s.tokens_in, s.tokens_out,
+    s.last_attempt_at, s.last_failure_at, s.last_failure, s.since, h.breaker, h.breaker_since, h.cooling_until
+FROM chaincall.stat_entries(false) s
+LEFT JOIN chaincall.health_entries() h ON h.model = s.model AND h.version = s.version AND h.server = s.server;
 COMMENT ON VIEW stat_endpoint IS 'model calls of this database by endpoint, since the server''s start or stat_reset(); sessions and workers alike. Quantiles are off by at most 1/32 (3.2 %)';
 
 DO $body$
@@ -206,4 +212,4 @@ COMMENT ON COLUMN stat_worker.calls_in_flight IS 'model calls started and not en
 
 GRANT USAGE ON SCHEMA chaincall TO pg_monitor;
 GRANT SELECT ON activity, queue_status, stat_model, stat_endpoint, stat_worker TO pg_monitor;
-GRANT EXECUTE ON FUNCTION activity_entries(), stat_entries(boolean), worker_entries() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION activity_entries(), stat_entries(boolean), health_entries(), worker_entries() TO pg_monitor;

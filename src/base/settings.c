@@ -21,6 +21,7 @@ char	   *setting_alert_server = NULL;
 int			setting_breaker_failures = 50;
 int			setting_breaker_volume = 10;
 int			setting_breaker_window_ms = 10000;
+int			setting_breaker_patience_ms = 2000;
 int			setting_breaker_rest_ms = 1000;
 int			setting_max_databases = 64;
 int			setting_max_owners = 4096;
@@ -43,6 +44,7 @@ int			setting_max_queued = 1000000;
 int			setting_priority_interval_ms = 60000;
 int			setting_keep_jobs_s = 7 * 24 * 3600;
 int			setting_keep_spans_s = 7 * 24 * 3600;
+int			setting_keep_alerts_s = 90 * 24 * 3600;
 
 /* What shared memory is made for: fixed at the server's start. */
 static void
@@ -96,9 +98,15 @@ define_breakers(void)
 							NULL, &setting_breaker_window_ms, 10000, 100,
 							3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.breaker_patience",
+							"How long nothing must have succeeded at an endpoint that is taken out of use.",
+							"What succeeds now and then is a matter of retries.",
+							&setting_breaker_patience_ms, 2000, 0,
+							3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("chaincall.breaker_rest",
 							"First rest of an endpoint that fails.",
-							"Each failed probe doubles it, up to thirty times as long.",
+							"Each failed probe doubles it, up to ten times as long.",
 							&setting_breaker_rest_ms, 1000, 10, 3600 * 1000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 }
@@ -183,6 +191,12 @@ define_jobs(void)
 							"They go by whole days; -1 keeps them for ever.",
 							&setting_keep_spans_s, 7 * 24 * 3600, -1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("chaincall.keep_alerts",
+							"How long alerts are kept that nobody acknowledges.",
+							"Acknowledged ones go with keep_jobs; -1 keeps them for ever.",
+							&setting_keep_alerts_s, 90 * 24 * 3600, -1,
+							INT_MAX, PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
 }
 
 /*

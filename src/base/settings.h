@@ -23,6 +23,7 @@ extern char *setting_alert_server;	/* told of alerts; "": nobody */
 extern int	setting_breaker_failures;	/* percent that opens one; 0: off */
 extern int	setting_breaker_volume; /* of so many attempts at least */
 extern int	setting_breaker_window_ms;	/* that ended within this */
+extern int	setting_breaker_patience_ms;	/* without a success among them */
 extern int	setting_breaker_rest_ms;	/* the first rest */
 
 /* shared memory, fixed at the server's start */
@@ -51,6 +52,7 @@ extern int	setting_max_queued; /* per role; -1: no bound */
 extern int	setting_priority_interval_ms;	/* one priority is worth */
 extern int	setting_keep_jobs_s;	/* finished ones; -1: for ever */
 extern int	setting_keep_spans_s;
+extern int	setting_keep_alerts_s;
 
 extern void settings_define(GucStringCheckHook check_networks);
 

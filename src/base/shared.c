@@ -52,6 +52,7 @@ init_database(DatabaseSlot *slot)
 	memset(slot, 0, sizeof(DatabaseSlot));
 	pg_atomic_init_u64(&slot->next_due, PG_INT64_MAX);
 	pg_atomic_init_u32(&slot->look, 0);
+	pg_atomic_init_u32(&slot->maintain, 0);
 }
 
 /* Makes or finds the area; under AddinShmemInitLock. */
@@ -538,5 +539,17 @@ database_look(Oid database)
 	if (slot == NULL)
 		return;
 	pg_atomic_write_u32(&slot->look, 1);
+	worker_wake(WORKER_MAINTAINER, database);
+}
+
+/* Has the database's maintainer see to what is too old, now. */
+void
+database_maintain(Oid database)
+{
+	DatabaseSlot *slot = database_slot(database);
+
+	if (slot == NULL)
+		return;
+	pg_atomic_write_u32(&slot->maintain, 1);
 	worker_wake(WORKER_MAINTAINER, database);
 }

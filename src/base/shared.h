@@ -72,6 +72,7 @@ typedef struct DatabaseSlot
 	/* nearest run_at of waiting jobs, microseconds; PG_INT64_MAX: none */
 	pg_atomic_uint64 next_due;
 	pg_atomic_uint32 look;		/* the maintainer shall look at once */
+	pg_atomic_uint32 maintain;	/* and drop and delete what is too old */
 } DatabaseSlot;
 
 typedef struct SharedState
@@ -115,5 +116,6 @@ extern void database_set_state(Oid database, DatabaseState state);
 extern bool database_free(Oid database, uint64 generation);
 extern void database_due(Oid database, TimestampTz due);
 extern void database_look(Oid database);
+extern void database_maintain(Oid database);
 
 #endif							/* CHAINCALL_SHARED_H */

@@ -43,6 +43,9 @@
 #include "policy/reset.h"
 #include "utils/memutils.h"
 
+/* A paused model is looked at so often. */
+#define HELD_LOOK_US INT64CONST(1000000)
+
 /* How long others do not use a key that was refused, if they need not. */
 #define REFUSED_US INT64CONST(5000000)
 
@@ -353,7 +356,15 @@ take_way(Call *call)
 			start_budget(call, clock_us());
 			set_due(call);
 			air_where(call->air, call->route->server.name);
+			if (call->rest_note != NULL)
+				attempt_note_rest(call, call->rest_note);
+			call->rest_note = NULL;
 			sleep_until(call, call->wake_us);
+			break;
+		case WAY_HELD:
+			set_due(call);
+			call->held = true;
+			sleep_until(call, clock_us() + HELD_LOOK_US);
 			break;
 		case WAY_NONE:
 			fail(call, call->stuck);
@@ -461,6 +472,22 @@ back_off(Call *call)
 }
 
 /*
+ * ANSWERED → another endpoint at once, or else BACKOFF: an attempt that was
+ * given up has waited long enough.
+ */
+static void
+try_elsewhere(Call *call)
+{
+	uint64		before = call->route->endpoint_id;
+
+	find_way(call);
+	if (call->way == WAY_NOW && call->route->endpoint_id == before)
+		back_off(call);
+	else
+		take_way(call);
+}
+
+/*
  * ANSWERED → BACKOFF, another endpoint or another model.  Being throttled uses
  * up no attempt, but a step that wants no retry at all wants none of this kind
  * either.
@@ -482,6 +509,8 @@ retry(Call *call)
 		give_up_model(call);
 	else if (throttled)
 		go_on(call);
+	else if (call->within != NULL)
+		try_elsewhere(call);
 	else
 		back_off(call);
 }
@@ -491,7 +520,15 @@ void
 call_wake(Call *call)
 {
 	leave_state(call, CLASS_NONE, NULL);
+	call->held = false;
 	go_on(call);
+}
+
+/* The paused model that a call waits for, or NULL. */
+const char *
+call_held_by(const Call *call)
+{
+	return call->state == CALL_BACKOFF && call->held ? call->model : NULL;
 }
 
 /* When a call in backoff is tried again, clock_us(); 0: it is not in backoff. */
@@ -798,9 +835,9 @@ make_call(CallGroup *group, MemoryContext context, const CallSpec *spec)
  * call is cancelled or its group destroyed.  The call is good until then.
  *
  * Raises what is wrong before anything is asked: no such model
- * (ERRCODE_UNDEFINED_OBJECT), no right to use its server
- * (ERRCODE_CHAIN_DENIED) or another fault of the catalog.  Needs a
- * transaction where the catalog does.  Everything else, a paused model
+ * (ERRCODE_UNDEFINED_OBJECT), no right to use any of its servers, where there
+ * is no fallback (ERRCODE_CHAIN_DENIED), or another fault of the catalog.
+ * Needs a transaction where the catalog does.  Everything else, a paused model
  * included, is told to done.
  */
 Call *

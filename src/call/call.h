@@ -105,6 +105,7 @@ extern int	call_capacity(CallGroup *group);
 extern int	call_room(const CallGroup *group);
 extern int	call_live(const CallGroup *group);
 extern int64 call_sleeps_until(const Call *call);
+extern const char *call_held_by(const Call *call);
 extern Jsonb *call_render(Oid userid, const CallSpec *spec);
 
 #endif							/* CHAINCALL_CALL_H */

@@ -36,12 +36,20 @@
 #define ACCEPT "Accept: application/json"
 
 static int	in_flight = 0;		/* of this process */
+static uint64 answers = 0;		/* that it has had so far */
 
 /* Calls that this process has in the air. */
 int
 attempt_in_flight(void)
 {
 	return in_flight;
+}
+
+/* Attempts of this process that have ended by themselves, well or not. */
+uint64
+attempt_answers(void)
+{
+	return answers;
 }
 
 /*
@@ -369,6 +377,16 @@ begin_span(Call *call)
 	}
 }
 
+/* A rest that counts as an attempt: nothing was sent, but the trace has it. */
+void
+attempt_note_rest(Call *call, const char *message)
+{
+	call->attempts++;
+	begin_span(call);
+	trace_end_span(call->run->trace, call->span, CLASS_TRANSIENT, message);
+	call->span = NULL;
+}
+
 /* What the call knows of its last attempt, before the next. */
 static void
 forget_attempt(Call *call)
@@ -610,6 +628,7 @@ exchange_done(HttpExchange *exchange, const HttpAnswer *http, void *arg)
 	if (call->group->guards.check != NULL)
 		touch_job(&call->run->id);
 	free_slot(call);
+	call->queue->slots->heard = ++answers;
 	if (http->sent_us != 0 && http->first_byte_us != 0)
 		call->first_byte_us = http->first_byte_us - http->sent_us;
 	if (call->span != NULL)
@@ -655,7 +674,8 @@ start_exchange(Call *call, const ApiWire *wire)
 	http.ca_file = server->ca_file;
 	call->exchange = http_start(&http, exchange_done, call);
 	in_flight++;
-	call->queue->slots->in_flight++;
+	if (call->queue->slots->in_flight++ == 0)
+		call->queue->slots->heard = answers;
 	call->begun_us = clock_us();
 	call->attempt_end_us = server->attempt_timeout_ms > 0 ?
 		call->begun_us + (int64) server->attempt_timeout_ms * 1000 :

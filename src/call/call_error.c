@@ -291,13 +291,19 @@ failure_of_deadline(const Call *call)
 {
 	bool		own = call->deadline_us == call->step_deadline_us;
 	ErrorClass	cls = own ? CLASS_TIMEOUT : CLASS_TRANSIENT;
-	char	   *who = psprintf("model \"%s\" at server \"%s\"",
-							   call->model, call->route->server.name);
+	char	   *who;
 	char	   *limit = own ? "the step's timeout" :
 		failure_seconds(call->budget_ms);
 	char	   *message;
 	char	   *detail;
 
+	if (call->route == NULL)
+		return failure_of_model(call->model, cls,
+								psprintf("model \"%s\" is paused, and was not resumed within %s",
+										 call->model, limit),
+								"SELECT chaincall.resume('model', ...) lets it go on.");
+	who = psprintf("model \"%s\" at server \"%s\"", call->model,
+				   call->route->server.name);
 	if (call->state == CALL_WAITING)
 		message = psprintf("%s had no free slot within %s", who, limit);
 	else

@@ -33,6 +33,7 @@ typedef enum CallWay
 {
 	WAY_NOW,					/* route */
 	WAY_LATER,					/* route, but not before wake_us */
+	WAY_HELD,					/* none, until the model is resumed */
 	WAY_NONE					/* stuck says why */
 } CallWay;
 
@@ -41,6 +42,8 @@ typedef struct ServerSlots
 {
 	Oid			server;			/* hash key */
 	int			in_flight;
+	uint64		heard;			/* attempt_answers() when it answered last, or
+								 * when nothing was in the air */
 } ServerSlots;
 
 /* A group's calls that wait for one server, in the order they came. */
@@ -85,6 +88,7 @@ struct Call
 	int			nmodels;
 	int			at;				/* which of them now */
 	bool		entered;		/* it has been looked up */
+	bool		held;			/* in BACKOFF: the model is paused */
 	int			asked;			/* attempts at it */
 	int			most_failures;	/* of `failures`: then its share is used up */
 	int64		share_us;		/* its share of the time; CLOCK_NEVER: all */
@@ -123,6 +127,7 @@ struct Call
 	ServerQueue *queue;
 	CallWay		way;
 	StepError  *stuck;
+	char	   *rest_note;		/* of a rest that counts, for its span */
 	Bitmapset  *tried;			/* the model's endpoints that failed */
 	Bitmapset  *denied;			/* endpoints that refused our key */
 	uint64		throttled_by;	/* endpoint that has throttled last */
@@ -175,12 +180,14 @@ extern void way_share_time(Call *call, int64 now_us);
 /* call_attempt.c */
 extern bool attempt_enter(Call *call);
 extern void attempt_cool(Call *call, int64 until_us, bool refused);
+extern void attempt_note_rest(Call *call, const char *message);
 extern void attempt_send(Call *call);
 extern void attempt_unsent(Call *call);
 extern void attempt_abandon(Call *call, ErrorClass cls, const char *message,
 							BreakerOutcome outcome);
 extern void attempt_give_up(Call *call, char *within, bool blame);
 extern int	attempt_in_flight(void);
+extern uint64 attempt_answers(void);
 extern int	attempt_most_in_flight(void);
 extern bool attempt_slot_free(const Call *call);
 extern void attempt_encode(const Route *route, const ApiRequest *request,

@@ -198,7 +198,10 @@ route_slots(Oid server)
 	}
 	slots = hash_search(servers, &server, HASH_ENTER, &found);
 	if (!found)
+	{
 		slots->in_flight = 0;
+		slots->heard = 0;
+	}
 	return slots;
 }
 

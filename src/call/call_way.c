@@ -14,12 +14,16 @@
  * a broken one when another is ready, else when the wait would take more than
  * half of the time that is left to the model.
  *
+ * Calls of jobs wait for a model that somebody has paused, unless another is
+ * ready; in a session, where somebody waits for them, they fail.
+ *
  * All this is catalog work: it runs in a transaction and may raise.
  */
 #include "postgres.h"
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/settings.h"
 #include "call/call_internal.h"
 #include "common/pg_prng.h"
 #include "utils/builtins.h"
@@ -27,8 +31,12 @@
 /* Calls in the air at a server from which on it is compared with others. */
 #define CROWD 64
 
-/* And how many times as many, for its weight, are too many. */
-#define CROWDED 4
+/* And how many times as many, for its weight, and a few more, are too many. */
+#define CROWDED 2
+#define FEW 8
+
+/* Calls in the air at a server from which on its silence tells something. */
+#define SILENT 16
 
 /* Bounds of the jitter behind a cool-down or a rest, in µs. */
 #define LEAST_JITTER_US 100000
@@ -48,8 +56,7 @@ typedef struct Endpoints
 	int			refused;		/* one whose key was refused of late, or -1 */
 	int			soonest;		/* the first to be well again, or -1 */
 	HealthView	view;			/* of that one */
-	double	   *loads;			/* calls in the air for its weight; < 0: none */
-	int		   *flying;
+	int		   *flying;			/* calls in the air at its server; -1: barred */
 } Endpoints;
 
 /* Are there models behind the one that is asked now? */
@@ -226,6 +233,17 @@ note_unwell(Endpoints *ends, int endpoint, const HealthView *view)
 	}
 }
 
+/*
+ * Has the server said nothing while others have answered more calls than it
+ * has in the air?  It may be slow, or hang: it has enough for now.
+ */
+static bool
+is_silent(const ServerSlots *slots)
+{
+	return slots->in_flight >= SILENT &&
+		attempt_answers() - slots->heard > (uint64) slots->in_flight + SILENT;
+}
+
 static void
 look_at_endpoint(const Call *call, Endpoints *ends, int i)
 {
@@ -233,10 +251,11 @@ look_at_endpoint(const Call *call, Endpoints *ends, int i)
 	const ServerInfo *server;
 	Reach		reach;
 	HealthView	view;
+	ServerSlots *slots;
 	Oid			mapping;
 	int			flying;
 
-	ends->loads[i] = -1;
+	ends->flying[i] = -1;
 	ends->barred = bms_add_member(ends->barred, i);
 	if (!route_takes_calls(ends->model, i))
 		return;
@@ -254,34 +273,66 @@ look_at_endpoint(const Call *call, Endpoints *ends, int i)
 	{
 		ends->barred = bms_del_member(ends->barred, i);
 		view = look_at_health(call, endpoint->id, mapping);
-		flying = route_slots(server->oid)->in_flight;
+		slots = route_slots(server->oid);
+		flying = slots->in_flight;
 		ends->flying[i] = flying;
-		ends->loads[i] = flying / (endpoint->weight > 0 ? endpoint->weight : 1);
 		if (view.verdict != HEALTH_WELL)
 			note_unwell(ends, i, &view);
-		else if (server->max_in_flight > 0 && flying >= server->max_in_flight)
+		else if ((server->max_in_flight > 0 && flying >= server->max_in_flight) ||
+				 is_silent(slots))
 			ends->crowded = bms_add_member(ends->crowded, i);
 	}
 }
 
+/* Calls in the air at the endpoint's server for the weight that it has. */
+static double
+load_of(const Endpoints *ends, int endpoint)
+{
+	const EndpointInfo *all = ends->model->endpoints;
+	double		weight = 0;
+
+	for (int i = 0; i < ends->model->nendpoints; i++)
+		if (strcmp(all[i].server, all[endpoint].server) == 0)
+			weight += all[i].weight;
+	return ends->flying[endpoint] / (weight > 0 ? weight : 1);
+}
+
+static double
+least_load(const Endpoints *ends)
+{
+	double		least = -1;
+
+	for (int i = 0; i < ends->model->nendpoints; i++)
+	{
+		double		load;
+
+		if (ends->flying[i] < 0 || bms_is_member(i, ends->unwell))
+			continue;
+		load = load_of(ends, i);
+		if (least < 0 || load < least)
+			least = load;
+	}
+	return least;
+}
+
 /*
  * A server that answers late or never collects calls: while others have room
- * it gets no more than a few times as many as they have.
+ * it gets no more than twice as many as they have.
  */
 static void
 find_crowds(Endpoints *ends)
 {
-	int			n = ends->model->nendpoints;
 	double		least = -1;
 
-	for (int i = 0; i < n; i++)
-		if (ends->loads[i] >= 0 && !bms_is_member(i, ends->unwell) &&
-			(least < 0 || ends->loads[i] < least))
-			least = ends->loads[i];
-	for (int i = 0; i < n; i++)
-		if (ends->loads[i] >= 0 && ends->flying[i] >= CROWD &&
-			ends->loads[i] > CROWDED * (least + 8))
+	for (int i = 0; i < ends->model->nendpoints; i++)
+	{
+		if (ends->flying[i] < CROWD)
+			continue;
+		if (least < 0)
+			least = least_load(ends);
+		if (load_of(ends, i) > CROWDED * (least + FEW))
 			ends->crowded = bms_add_member(ends->crowded, i);
+	}
 }
 
 static void
@@ -291,7 +342,6 @@ look_at_endpoints(const Call *call, const ModelInfo *model, Endpoints *ends)
 	ends->model = model;
 	ends->denied = ends->gone = ends->foreign = -1;
 	ends->refused = ends->soonest = -1;
-	ends->loads = palloc(model->nendpoints * sizeof(double));
 	ends->flying = palloc(model->nendpoints * sizeof(int));
 	for (int i = 0; i < model->nendpoints; i++)
 		look_at_endpoint(call, ends, i);
@@ -305,7 +355,6 @@ forget_endpoints(Endpoints *ends)
 	bms_free(ends->barred);
 	bms_free(ends->unwell);
 	bms_free(ends->crowded);
-	pfree(ends->loads);
 	pfree(ends->flying);
 }
 
@@ -474,9 +523,26 @@ wait_until(Call *call, const HealthView *view)
 }
 
 /*
+ * A circuit is open, and the call would wait for it.  What waits in a session
+ * keeps somebody waiting, and a job that is parked comes back with its time
+ * anew: there a rest is as good as a failed attempt, or it would have no end.
+ * True: the model's attempts are used up.
+ */
+static bool
+count_rest(Call *call, const HealthView *view, int64 now_us)
+{
+	if (call->group->guards.catalog != NULL)
+	{
+		if (view->until_us - now_us <= setting_park_after_ms * INT64CONST(1000))
+			return false;
+		call->rest_note = failure_of_health(call, view)->message;
+	}
+	return ++call->failures >= call->most_failures;
+}
+
+/*
  * Is it better not to wait?  From a broken model the call goes to another that
- * is ready, from one that is cooling down when that takes half of its time.  A
- * session, where somebody waits, counts each rest as a failed attempt.
+ * is ready, from one that is cooling down when that takes half of its time.
  */
 static bool
 rather_not_wait(Call *call, const HealthView *view)
@@ -488,9 +554,7 @@ rather_not_wait(Call *call, const HealthView *view)
 		 view->until_us - now > (time_here(call, now) - now) / 2) &&
 		way_other_ready(call))
 		return true;
-	return view->verdict == HEALTH_BROKEN &&
-		call->group->guards.catalog == NULL &&
-		++call->failures >= call->most_failures;
+	return view->verdict == HEALTH_BROKEN && count_rest(call, view, now);
 }
 
 /* All endpoints are unwell. */
@@ -556,6 +620,19 @@ find_here(Call *call)
 	return error != NULL ? none(call, error) : find_endpoint(call, model);
 }
 
+/* Does the call wait until the model whose turn it is is resumed? */
+static bool
+is_held(Call *call)
+{
+	const ModelInfo *model;
+
+	if (call->entered || call->group->guards.catalog == NULL)
+		return false;
+	model = catalog_model(call->model, true);
+	return model != NULL && model->paused &&
+		!(way_more_models(call) && way_other_ready(call));
+}
+
 /*
  * Looks for the call's way: at the model that is asked now, or at the first
  * behind it that has one.  Sets way, and route, wake_us or stuck.  Raises what
@@ -567,7 +644,16 @@ way_find(void *arg)
 	Call	   *call = arg;
 	MemoryContext old = MemoryContextSwitchTo(call->context);
 
-	while (!find_here(call) && way_more_models(call))
+	do
+	{
+		if (is_held(call))
+		{
+			call->way = WAY_HELD;
+			break;
+		}
+		if (find_here(call) || !way_more_models(call))
+			break;
 		way_leave_model(call, call->stuck);
+	} while (true);
 	MemoryContextSwitchTo(old);
 }

@@ -28,7 +28,7 @@
 
 #define WAYS 8					/* slots of a bucket */
 #define ROOM 2					/* slots for each of chaincall.max_stats */
-#define LONGEST_REST 30			/* times the first one */
+#define LONGEST_REST 10			/* times the first one */
 
 typedef struct Endpoint
 {
@@ -149,6 +149,7 @@ current_rules(void)
 	rules.failures = setting_breaker_failures;
 	rules.volume = setting_breaker_volume;
 	rules.window_us = setting_breaker_window_ms * INT64CONST(1000);
+	rules.patience_us = setting_breaker_patience_ms * INT64CONST(1000);
 	rules.rest_us = setting_breaker_rest_ms * INT64CONST(1000);
 	rules.max_rest_us = rules.rest_us * LONGEST_REST;
 	return rules;
@@ -427,6 +428,7 @@ add_endpoints(Rows *rows, EndpointBucket *bucket, int64 now)
 
 		if (copies[i].id == 0 || copies[i].database != MyDatabaseId)
 			continue;
+		row->endpoint = copies[i].id;
 		row->names = copies[i].names;
 		row->state = breaker_state(breaker, &rules, now, &until_us);
 		/* while the probe is in the air nothing else passes */
@@ -453,6 +455,7 @@ add_pairs(Rows *rows, PairBucket *bucket, int64 now)
 
 		if (copies[i].until_us <= now || copies[i].database != MyDatabaseId)
 			continue;
+		row->endpoint = copies[i].endpoint;
 		row->names = copies[i].names;
 		row->state = BREAKER_CLOSED;
 		row->since_us = 0;

@@ -39,13 +39,14 @@ typedef struct HealthTrouble
 	char		seen[HEALTH_SEEN_LEN];	/* of the last failure */
 } HealthTrouble;
 
-/* What stat_endpoint shows of the endpoints with these three names. */
+/* What stat_endpoint shows: of an endpoint, or of one and a key. */
 typedef struct HealthRow
 {
-	uint64		names;			/* stats_id() of them */
-	BreakerState state;			/* the worst */
+	uint64		endpoint;
+	uint64		names;			/* stats_id() of its model, version, server */
+	BreakerState state;
 	int64		since_us;		/* 0: closed since ever */
-	int64		cooling_until_us;	/* the latest of any key; 0: none */
+	int64		cooling_until_us;	/* 0: none */
 } HealthRow;
 
 extern Size health_size(void);

@@ -269,13 +269,16 @@ step_fail(ChainPlan *plan, StepRun *run, StepError *error)
 	}
 }
 
-/* What jobs do about serialization failures and deadlocks of statements. */
-static const RetryPolicy conflict_policy = {
+/*
+ * What jobs do about serialization failures, deadlocks and want of memory of
+ * statements.
+ */
+static const RetryPolicy passing_policy = {
 	.attempts = 10, .first_ms = 20, .factor = 2, .max_ms = 1000
 };
 
 /*
- * Whether a written `retry`, or the one that jobs have for conflicts, has
+ * Whether a written `retry`, or the one that jobs have for what passes, has
  * attempts left for such a failure.
  */
 static bool
@@ -290,8 +293,9 @@ may_retry(const ChainPlan *plan, const ItemRun *item, const StepError *error,
 	if (policy == NULL && plan->options.job &&
 		!(step->kind == STEP_FUNCTION && step->function->is_chain) &&
 		(error->sqlstate == ERRCODE_T_R_SERIALIZATION_FAILURE ||
-		 error->sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED))
-		policy = &conflict_policy;
+		 error->sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED ||
+		 error->sqlstate == ERRCODE_OUT_OF_MEMORY))
+		policy = &passing_policy;
 	if (policy == NULL ||
 		(step->kind != STEP_SQL && step->kind != STEP_FUNCTION) ||
 		item->phase == ITEM_HANDLER ||

@@ -261,6 +261,8 @@ model_step_parse(Definition *definition, const YamlNode *node, int line)
 		{
 			if ((part = yaml_get(node, excluded[i])) != NULL)
 				definition_error(part->line, ERRCODE_SYNTAX_ERROR,
+								 strcmp(excluded[i], "fallback") == 0 ?
+								 "Models of the same api can be named in the model's own column fallback." :
 								 "Put it into the request as the provider wants it.",
 								 "\"request\" excludes \"%s\"", excluded[i]);
 		}

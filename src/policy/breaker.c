@@ -12,6 +12,9 @@
  * comes back with its outcome.  Each change of state begins a new epoch, so
  * that the outcomes of attempts which were sent before it, a minute ago
  * perhaps, say nothing about now.  The probe is the one attempt of its epoch.
+ * It does not open while something still succeeds: a service that refuses the
+ * first attempt of every call, and takes the second, is what retries are for.
+ *
  * A probe that is given up for lost is replaced, by turns of the time it was
  * waited for; its success is good news all the same when it comes at last.
  *
@@ -52,6 +55,17 @@ count(Breaker *breaker, const BreakerRules *rules, int64_t now_us, bool failed)
 	}
 	slice->ended++;
 	slice->failed += failed;
+}
+
+/* How long nothing but failures has come, of which none is older than the window. */
+static int64_t
+failing_for(Breaker *breaker, const BreakerRules *rules, int64_t now_us)
+{
+	if (breaker->failing_us == 0 ||
+		now_us - breaker->failed_us > rules->window_us)
+		breaker->failing_us = now_us;
+	breaker->failed_us = now_us;
+	return now_us - breaker->failing_us;
 }
 
 static bool
@@ -107,6 +121,7 @@ close_it(Breaker *breaker, int64_t now_us)
 		0
 	};
 	breaker->since_us = now_us;
+	breaker->failing_us = 0;
 	change(breaker, BREAKER_CLOSED);
 }
 
@@ -205,7 +220,13 @@ breaker_end(Breaker *breaker, const BreakerRules *rules, int64_t now_us,
 	if (epoch != breaker->epoch || outcome == BREAKER_UNKNOWN)
 		return false;
 	count(breaker, rules, now_us, outcome == BREAKER_FAILED);
-	if (outcome != BREAKER_FAILED || !too_many_failed(breaker, rules, now_us))
+	if (outcome != BREAKER_FAILED)
+	{
+		breaker->failing_us = 0;
+		return false;
+	}
+	if (failing_for(breaker, rules, now_us) < rules->patience_us ||
+		!too_many_failed(breaker, rules, now_us))
 		return false;
 	open_it(breaker, rules, now_us, jitter);
 	return true;

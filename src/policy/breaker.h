@@ -29,6 +29,7 @@ typedef struct BreakerRules
 	int			failures;		/* percent of failures that opens it; 0: off */
 	int			volume;			/* attempts in the window, at least */
 	int64_t		window_us;		/* that they are counted over */
+	int64_t		patience_us;	/* and none has succeeded for so long */
 	int64_t		rest_us;		/* the first rest; each failed probe doubles it */
 	int64_t		max_rest_us;
 } BreakerRules;
@@ -50,6 +51,8 @@ typedef struct Breaker
 	int64_t		since_us;		/* it is not closed since; closed: when it closed */
 	int64_t		rest_us;		/* of this rest, without jitter */
 	int64_t		until_us;		/* end of the rest, or of the wait for the probe */
+	int64_t		failing_us;		/* first failure since the last success; 0: none */
+	int64_t		failed_us;		/* the last failure */
 	BreakerSlice slices[BREAKER_SLICES];
 } Breaker;
 

@@ -58,6 +58,7 @@ extern void board_reserve(Oid owner);
 extern void board_announce(Oid owner, TimestampTz rank);
 extern void board_announce_due(TimestampTz run_at);
 extern void board_announce_look(void);	/* an action was inserted */
+extern void board_announce_maintenance(void);
 
 /* At once, by workers of database MyDatabaseId. */
 extern void board_tell(Oid owner, TimestampTz rank);

@@ -30,6 +30,7 @@ typedef struct Told
 	int64		reserved;
 	TimestampTz rank;			/* NOTHING: none */
 	bool		look;
+	bool		maintain;
 } Told;
 
 static Told *told = NULL;		/* in TopTransactionContext */
@@ -68,6 +69,8 @@ end_transaction(bool kept, bool tell)
 				database_due(MyDatabaseId, t->rank);
 			if (t->look)
 				database_look(MyDatabaseId);
+			if (t->maintain)
+				database_maintain(MyDatabaseId);
 		}
 	}
 	told = NULL;
@@ -114,6 +117,7 @@ merge_level(int level)
 		parent->reserved += t->reserved;
 		parent->rank = Min(parent->rank, t->rank);
 		parent->look = parent->look || t->look;
+		parent->maintain = parent->maintain || t->maintain;
 		told = t->next;
 		pfree(t);
 	}
@@ -216,4 +220,11 @@ void
 board_announce_look(void)
 {
 	get_told(InvalidOid)->look = true;
+}
+
+/* At commit the maintainer is told to see to what is too old. */
+void
+board_announce_maintenance(void)
+{
+	get_told(InvalidOid)->maintain = true;
 }

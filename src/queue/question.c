@@ -72,7 +72,8 @@ queue_ask(QuestionRow *row)
 	nulls[7] = row->returns ? ' ' : 'n';
 	nulls[9] = row->expires_at == DT_NOEND ? 'n' : ' ';
 	run_plan(local_plan(&plan, ask_sql, 10, types), values, nulls);
-	row->opened = SPI_processed > 0;
+	/* a try that was rolled back, or written before a fault, counts as well */
+	row->opened |= SPI_processed > 0;
 }
 
 /* Nobody needs an answer of that path any more. */

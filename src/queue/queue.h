@@ -180,6 +180,7 @@ extern void queue_make_first_partitions(void);
 extern void queue_retire_partitions(void);
 extern bool queue_retain(void);
 extern void queue_retain_definitions(void);
+extern bool queue_maintenance_due(TimestampTz done);	/* maintenance.c */
 extern void queue_recount(void);
 extern bool queue_adopt_copy(void);
 

@@ -328,6 +328,8 @@ queue_adopt_copy(void)
 									 " WHERE state = 'pending' AND created_at <= $3",
 									 4, types, values, NULL, false, 0);
 		(void) SPI_execute("DELETE FROM chaincall.origin", false, 0);
+		/* no schedule is the copy's */
+		(void) SPI_execute("DELETE FROM chaincall.maintenance", false, 0);
 		(void) SPI_execute_with_args("INSERT INTO chaincall.origin VALUES ($1)", 1,
 									 types, values, NULL, false, 0);
 	}

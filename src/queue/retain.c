@@ -62,6 +62,11 @@ static const char alerts_sql[] =
 "WITH old AS MATERIALIZED (SELECT a.id FROM chaincall.alert a WHERE a.acknowledged_at < $1 LIMIT 1000)"
 " DELETE FROM chaincall.alert u USING old o WHERE u.id = o.id";
 
+static const char open_alerts_sql[] =
+"WITH old AS MATERIALIZED (SELECT a.id FROM chaincall.alert a WHERE a.acknowledged_at IS NULL AND a.created_at < $1"
+"  ORDER BY a.created_at LIMIT 1000)"
+" DELETE FROM chaincall.alert u USING old o WHERE u.id = o.id";
+
 /*
  * Rows that no job names, and those that a newer row with the same body has
  * taken the place of.
@@ -263,7 +268,8 @@ delete_by_id(const char *sql, int nargs, TimestampTz before)
 
 /*
  * Deletes one batch of each: finished jobs, spans in the default partition,
- * answered actions, acknowledged alerts.  True: there may be more.
+ * answered actions, alerts that were acknowledged or are older still.  True:
+ * there may be more.
  */
 bool
 queue_retain(void)
@@ -279,6 +285,11 @@ queue_retain(void)
 		most = Max(most, delete_jobs(before));
 		most = Max(most, delete_by_id(actions_sql, 2, before));
 		most = Max(most, delete_rows(alerts_sql, 1, types, values));
+	}
+	if (cutoff(setting_keep_alerts_s, &before))
+	{
+		values[0] = TimestampTzGetDatum(before);
+		most = Max(most, delete_rows(open_alerts_sql, 1, types, values));
 	}
 	if (cutoff(setting_keep_spans_s, &before))
 		most = Max(most, delete_by_id(spans_sql, 1, before));

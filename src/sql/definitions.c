@@ -19,6 +19,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "queue/board.h"
+#include "sql/restore.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
@@ -138,6 +139,9 @@ chaincall_check_endpoint(PG_FUNCTION_ARGS)
 	datum = row_column(trigger, "server", TEXTOID, &isnull);
 	if (!isnull)
 		(void) catalog_server(TextDatumGetCString(datum), false);
+	datum = row_column(trigger, "model", TEXTOID, &isnull);
+	if (!isnull)
+		restore_wait_for_model(datum);
 	datum = row_column(trigger, "remote_name", TEXTOID, &isnull);
 	if (isnull)
 	{

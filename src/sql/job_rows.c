@@ -28,6 +28,7 @@
 
 PG_FUNCTION_INFO_V1(chaincall_action_insert);
 PG_FUNCTION_INFO_V1(chaincall_drop_replicated);
+PG_FUNCTION_INFO_V1(chaincall_maintenance_asked);
 
 /* Columns in their order; see sql/parts/60_jobs.sql. */
 enum
@@ -69,24 +70,27 @@ job_check_event(FunctionCallInfo fcinfo, bool before)
 				 errmsg("this function is a trigger of chaincall's own tables")));
 }
 
-/* Raises unless the table has these columns; checked once a table. */
+/*
+ * Raises unless the table has these columns.  Their names are checked once a
+ * table, their number each time: rows are taken apart into arrays of that size.
+ */
 void
 job_check_columns(Relation relation, const char *const *names, int n, Oid *checked)
 {
 	TupleDesc	desc = RelationGetDescr(relation);
 
-	if (*checked == RelationGetRelid(relation))
+	if (*checked == RelationGetRelid(relation) && desc->natts == n)
 		return;
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < Min(n, desc->natts); i++)
 	{
-		if (i >= desc->natts ||
-			strcmp(NameStr(TupleDescAttr(desc, i)->attname), names[i]) != 0)
+		if (strcmp(NameStr(TupleDescAttr(desc, i)->attname), names[i]) != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 					 errmsg("this function is a trigger of chaincall's own tables"),
 					 errdetail("Table \"%s\" lacks the column \"%s\".",
 							   RelationGetRelationName(relation), names[i])));
 	}
+	/* new columns come last */
 	if (desc->natts != n)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -288,4 +292,16 @@ chaincall_action_insert(PG_FUNCTION_ARGS)
 	nulls[ACTION_REASON] = nulls[ACTION_APPLIED_AT] = true;
 	board_announce_look();
 	return PointerGetDatum(heap_form_tuple(desc, values, nulls));
+}
+
+/* ---- maintenance ---- */
+
+/* AFTER any change of maintenance: the maintainer looks at it at commit. */
+Datum
+chaincall_maintenance_asked(PG_FUNCTION_ARGS)
+{
+	job_check_event(fcinfo, false);
+	shared_require("maintenance");
+	board_announce_maintenance();
+	return PointerGetDatum(NULL);
 }

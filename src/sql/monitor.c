@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/shared.h"
 #include "call/health.h"
+#include "catalog/catalog.h"
 #include "catalog/pg_authid.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -24,6 +25,7 @@
 #include "utils/uuid.h"
 
 PG_FUNCTION_INFO_V1(chaincall_stat_entries);
+PG_FUNCTION_INFO_V1(chaincall_health_entries);
 PG_FUNCTION_INFO_V1(chaincall_stat_reset);
 PG_FUNCTION_INFO_V1(chaincall_activity_entries);
 PG_FUNCTION_INFO_V1(chaincall_worker_entries);
@@ -105,6 +107,52 @@ static const ErrorClass counted_classes[] = {
 	CLASS_INVALID, CLASS_CONTENT, CLASS_LIMIT, CLASS_TIMEOUT, CLASS_CANCELLED
 };
 
+static void
+emit_stats(ReturnSetInfo *result, const StatsRow *stats)
+{
+	Row			row = {0};
+	int64		ended = 0;
+
+	for (int i = 0; i < (int) lengthof(stats->by_class); i++)
+		ended += stats->by_class[i];
+	put_text(&row, stats->model);
+	put_text(&row, stats->version);
+	put_text(&row, stats->server);
+	put_count(&row, ended + stats->in_flight);
+	put_count(&row, stats->in_flight);
+	put(&row, Float8GetDatum(stats->rate), false);
+	for (int i = 0; i < (int) lengthof(counted_classes); i++)
+		put_count(&row, stats->by_class[counted_classes[i]]);
+	put_ms(&row, stats->mean_us);
+	put_ms(&row, stats->p50_us);
+	put_ms(&row, stats->p99_us);
+	put_ms(&row, stats->first_p50_us);
+	put_ms(&row, stats->first_p99_us);
+	put_count(&row, stats->tokens_in);
+	put_count(&row, stats->tokens_out);
+	put_time(&row, stats->last_begun_at);
+	put_time(&row, stats->last_failed_at);
+	put_text(&row, stats->last_failed_at != 0 ?
+			 error_class_name(stats->last_failure) : NULL);
+	put_time(&row, stats->since);
+	emit(result, &row);
+}
+
+/* stat_entries(by_model boolean) → setof record */
+Datum
+chaincall_stat_entries(PG_FUNCTION_ARGS)
+{
+	List	   *rows = stats_read(PG_GETARG_BOOL(0));
+	ListCell   *lc;
+
+	InitMaterializedSRF(fcinfo, 0);
+	foreach(lc, rows)
+		emit_stats((ReturnSetInfo *) fcinfo->resultinfo, lfirst(lc));
+	return (Datum) 0;
+}
+
+/* ---- how endpoints fare ---- */
+
 static const char *
 breaker_name(BreakerState state)
 {
@@ -134,76 +182,75 @@ wall_time(int64 us)
 	return us == 0 ? 0 : GetCurrentTimestamp() + (us - clock_us());
 }
 
-/* How the endpoints fare that a row counts; a model's row has no such thing. */
-static void
-put_health(Row *row, uint64 id, const HealthRow *healths, int count)
+/* What was dropped or changed is known for a while yet. */
+static bool
+has_endpoint(const ModelInfo *model, uint64 id)
 {
+	for (int i = 0; model != NULL && i < model->nendpoints; i++)
+		if (model->endpoints[i].id == id)
+			return true;
+	return false;
+}
+
+/* How the endpoints fare that a row counts. */
+static HealthRow
+sum_health(const StatsRow *stats, const HealthRow *healths, int count)
+{
+	const ModelInfo *model = catalog_model(stats->model, true);
 	HealthRow	sum = {0};
 
-	for (int i = 0; id > 1 && i < count; i++)
+	for (int i = 0; i < count; i++)
 	{
-		if (healths[i].names != id)
+		const HealthRow *health = &healths[i];
+
+		if (health->names != stats->id || !has_endpoint(model, health->endpoint))
 			continue;
-		if (severity(healths[i].state) > severity(sum.state) ||
-			(healths[i].state == sum.state && healths[i].since_us > sum.since_us))
+		if (severity(health->state) > severity(sum.state) ||
+			(health->state == sum.state && health->since_us > sum.since_us))
 		{
-			sum.state = healths[i].state;
-			sum.since_us = healths[i].since_us;
+			sum.state = health->state;
+			sum.since_us = health->since_us;
 		}
 		sum.cooling_until_us = Max(sum.cooling_until_us,
-								   healths[i].cooling_until_us);
+								   health->cooling_until_us);
 	}
-	put_text(row, id > 1 ? breaker_name(sum.state) : NULL);
-	put_time(row, wall_time(sum.since_us));
-	put_time(row, wall_time(sum.cooling_until_us));
+	return sum;
 }
 
 static void
-emit_stats(ReturnSetInfo *result, const StatsRow *stats,
-		   const HealthRow *healths, int nhealths)
+emit_health(ReturnSetInfo *result, const StatsRow *stats,
+			const HealthRow *healths, int nhealths)
 {
+	HealthRow	sum = sum_health(stats, healths, nhealths);
 	Row			row = {0};
-	int64		ended = 0;
 
-	for (int i = 0; i < (int) lengthof(stats->by_class); i++)
-		ended += stats->by_class[i];
 	put_text(&row, stats->model);
 	put_text(&row, stats->version);
 	put_text(&row, stats->server);
-	put_count(&row, ended + stats->in_flight);
-	put_count(&row, stats->in_flight);
-	put(&row, Float8GetDatum(stats->rate), false);
-	for (int i = 0; i < (int) lengthof(counted_classes); i++)
-		put_count(&row, stats->by_class[counted_classes[i]]);
-	put_ms(&row, stats->mean_us);
-	put_ms(&row, stats->p50_us);
-	put_ms(&row, stats->p99_us);
-	put_ms(&row, stats->first_p50_us);
-	put_ms(&row, stats->first_p99_us);
-	put_count(&row, stats->tokens_in);
-	put_count(&row, stats->tokens_out);
-	put_time(&row, stats->last_begun_at);
-	put_time(&row, stats->last_failed_at);
-	put_text(&row, stats->last_failed_at != 0 ?
-			 error_class_name(stats->last_failure) : NULL);
-	put_time(&row, stats->since);
-	put_health(&row, stats->id, healths, nhealths);
+	put_text(&row, breaker_name(sum.state));
+	put_time(&row, wall_time(sum.since_us));
+	put_time(&row, wall_time(sum.cooling_until_us));
 	emit(result, &row);
 }
 
-/* stat_entries(by_model boolean) → setof record */
+/* health_entries(): of each endpoint that stat_entries(false) has by its names */
 Datum
-chaincall_stat_entries(PG_FUNCTION_ARGS)
+chaincall_health_entries(PG_FUNCTION_ARGS)
 {
-	List	   *rows = stats_read(PG_GETARG_BOOL(0));
+	List	   *rows = stats_read(false);
 	int			nhealths;
 	HealthRow  *healths = health_read(&nhealths);
 	ListCell   *lc;
 
 	InitMaterializedSRF(fcinfo, 0);
 	foreach(lc, rows)
-		emit_stats((ReturnSetInfo *) fcinfo->resultinfo, lfirst(lc), healths,
-				   nhealths);
+	{
+		const StatsRow *stats = lfirst(lc);
+
+		if (stats->id > 1)		/* not "(other)" */
+			emit_health((ReturnSetInfo *) fcinfo->resultinfo, stats, healths,
+						nhealths);
+	}
 	return (Datum) 0;
 }
 

@@ -84,6 +84,7 @@ must_go_on(const ErrorData *edata)
 	int			category = ERRCODE_TO_CATEGORY(edata->sqlerrcode);
 
 	return edata->elevel > ERROR ||
+		edata->sqlerrcode == ERRCODE_OUT_OF_MEMORY ||
 		(category == ERRCODE_OPERATOR_INTERVENTION &&
 		 edata->sqlerrcode != ERRCODE_QUERY_CANCELED);
 }
@@ -148,7 +149,9 @@ bounded_run(void (*work) (void *), void *arg, bool slow)
 /*
  * In PG_CATCH(), for an error that is nobody's to catch but must not end this
  * process: logs it and aborts what is open.  The error, in cxt, which is
- * current afterwards.  Raises on what asks the process to end.
+ * current afterwards.  Raises on what asks the process to end, and out of
+ * memory: there is more when it has ended, and others go on with its jobs.  A
+ * job that takes all there is is found out by the deaths of its workers.
  */
 ErrorData *
 bounded_caught(MemoryContext cxt)
@@ -158,6 +161,7 @@ bounded_caught(MemoryContext cxt)
 	MemoryContextSwitchTo(cxt);
 	edata = CopyErrorData();
 	if (edata->elevel > ERROR ||
+		edata->sqlerrcode == ERRCODE_OUT_OF_MEMORY ||
 		ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
 		PG_RE_THROW();
 	EmitErrorReport();

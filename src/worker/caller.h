@@ -122,6 +122,7 @@ struct Job
 	JobTask    *conversion;		/* of its output */
 	Jsonb	   *output;			/* its end, once it has one */
 	int64		wake_us;		/* its own next event */
+	const char *held_by;		/* a paused model that a call waits for; NULL: none */
 	/* when it is driven though nothing comes */
 	int64		timer_us;
 	bool		has_timer;

@@ -185,12 +185,14 @@ discard_between_jobs(const pg_uuid_t *job)
 
 /* ---- the loop ---- */
 
-static void
+/* False: there was no memory for it, and it is time to leave what there is. */
+static bool
 serve_order(const TakenOrder *taken)
 {
 	Jsonb	   *output;
 	StepError  *error;
 	XLogRecPtr	lsn;
+	bool		starved;
 
 	discard_between_jobs(&taken->order.job);
 	running = taken;
@@ -209,7 +211,9 @@ serve_order(const TakenOrder *taken)
 	pg_atomic_fetch_add_u64(&my_worker->commits, 1);
 	if (error != NULL)
 		pg_atomic_fetch_add_u64(&my_worker->errors, 1);
+	starved = error != NULL && error->sqlstate == ERRCODE_OUT_OF_MEMORY;
 	post(taken, output, error, lsn);
+	return !starved;
 }
 
 static bool
@@ -321,7 +325,8 @@ serve(void)
 		taken = handover_take();
 		if (taken != NULL)
 		{
-			serve_order(taken);
+			if (!serve_order(taken))
+				break;
 			continue;
 		}
 		settle();

@@ -331,7 +331,7 @@ jobask_drop(JobTask *jt)
 }
 
 /* The paths of the open asks, nasks of them, palloc'd. */
-char	  **
+char **
 jobask_paths(const Job *job)
 {
 	char	  **paths = palloc(Max(job->nasks, 1) * sizeof(char *));

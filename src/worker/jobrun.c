@@ -36,8 +36,11 @@
 /* Memory is weighed after so many starts and outcomes. */
 #define WEIGH_EVERY 64
 
-/* A job that waits for answers is not parked for less. */
+/* A job that waits for answers, or for a model to be resumed, is not parked for less. */
 #define ASK_PARK_US INT64CONST(1000000)
+
+/* One that waits for both is told of answers only, and looks at the model so often. */
+#define HELD_LOOK_US (60 * USECS_PER_SEC)
 
 #define KEPT_DEFINITIONS 256
 
@@ -281,7 +284,13 @@ describe_waiting(const Job *job, JobEnd *end)
 	end->run_at = left_us < DT_NOEND - now ? now + left_us : DT_NOEND;
 	end->deadlines = plan_deadlines(job->plan);
 	if (job->nasks == 0)
+	{
+		if (job->held_by != NULL)
+			end->waits_on = psprintf("model %s", job->held_by);
 		return;
+	}
+	if (job->held_by != NULL)
+		end->run_at = Min(end->run_at, now + HELD_LOOK_US);
 	end->waits_on = "answer";
 	end->asks = jobask_paths(job);
 	end->nasks = job->nasks;
@@ -393,14 +402,15 @@ job_interrupt(const pg_uuid_t *id, bool expired)
 
 /*
  * Is that event so far off that a job which only waits is parked?  Nobody knows
- * when answers come, so those who wait for them are as soon as they can be.
+ * when answers come or models are resumed, so those who wait for them are as
+ * soon as they can be.
  */
 static bool
 is_far(const Job *job, int64 event_us)
 {
 	int64		far_us = setting_park_after_ms * INT64CONST(1000);
 
-	if (job->nasks > 0)
+	if (job->nasks > 0 || job->held_by != NULL)
 		far_us = Min(far_us, ASK_PARK_US);
 	else if (job->nwaits == 0 && event_us == CLOCK_NEVER)
 		return false;			/* it waits for nothing that time brings */
@@ -499,6 +509,7 @@ next_event(Job *job, bool *parkable)
 						   job->plan ? plan_due(job->plan) : CLOCK_NEVER);
 	dlist_iter	iter;
 
+	job->held_by = NULL;
 	*parkable = job->plan != NULL && job->norders == 0 && job->unsaved == 0 &&
 		!job->is_ready && !job->starved && !job->catching_up;
 	if (!*parkable || job->ncalls == 0)
@@ -513,7 +524,10 @@ next_event(Job *job, bool *parkable)
 			*parkable = false;
 			return next;
 		}
-		next = Min(next, wakes_us);
+		if (call_held_by(jt->call) != NULL)
+			job->held_by = call_held_by(jt->call);
+		else
+			next = Min(next, wakes_us);
 	}
 	return next;
 }

@@ -58,6 +58,7 @@ typedef struct Duty
 	int64		period;			/* and then so long after its end */
 	int			rest;			/* but so many times as long as it took */
 	bool		told;			/* at once when DatabaseSlot.look says so */
+	bool		asked;			/* or DatabaseSlot.maintain */
 	/* clock_us() */
 	int64		due;
 	int64		rested;			/* not before */
@@ -161,11 +162,46 @@ make_partitions(void)
 	return false;
 }
 
+/*
+ * One of the duties that a schedule may have taken over; done: when it was done
+ * last.
+ */
 static bool
-retire_partitions(void)
+maintain(TimestampTz *done, DutyRun run)
+{
+	TimestampTz began = GetCurrentTimestamp();
+	bool		more;
+
+	if (!queue_maintenance_due(*done))
+		return false;
+	more = run();
+	/* asked for meanwhile: once more */
+	if (!more)
+		*done = began;
+	return more;
+}
+
+static bool
+retire_days(void)
 {
 	queue_retire_partitions();
 	return false;
+}
+
+static bool
+retire_partitions(void)
+{
+	static TimestampTz done = 0;
+
+	return maintain(&done, retire_days);
+}
+
+static bool
+retain_rows(void)
+{
+	static TimestampTz done = 0;
+
+	return maintain(&done, queue_retain);
 }
 
 static bool
@@ -176,10 +212,18 @@ end_overlong(void)
 }
 
 static bool
-retain_definitions(void)
+delete_definitions(void)
 {
 	queue_retain_definitions();
 	return false;
+}
+
+static bool
+retain_definitions(void)
+{
+	static TimestampTz done = 0;
+
+	return maintain(&done, delete_definitions);
 }
 
 /* Executors that cannot start. */
@@ -265,9 +309,9 @@ static Duty duties[] = {
 	{"ending expired jobs", expire, 0, SECOND, 20, false},
 	{"ending steps that take too long", end_overlong, SECOND, SECOND, 20, false},
 	{"telling of executors that cannot start", tell_troubles, SECOND, 2 * SECOND, 20, false},
-	{"dropping old partitions", retire_partitions, 2 * SECOND, HOUR, 20, false},
-	{"deleting old rows", queue_retain, 3 * SECOND, HOUR, 4, false},
-	{"deleting old definitions", retain_definitions, 10 * SECOND, 24 * HOUR, 100, false},
+	{"dropping old partitions", retire_partitions, 2 * SECOND, HOUR, 20, false, true},
+	{"deleting old rows", retain_rows, 3 * SECOND, HOUR, 4, false, true},
+	{"deleting old definitions", retain_definitions, 10 * SECOND, 24 * HOUR, 100, false, true},
 };
 
 /* ---- turns ---- */
@@ -297,6 +341,9 @@ fail_duty(Duty *duty)
 
 	MemoryContextSwitchTo(duty_context);
 	error = CopyErrorData();
+	/* a new process has some */
+	if (error->sqlerrcode == ERRCODE_OUT_OF_MEMORY)
+		PG_RE_THROW();
 	FlushErrorState();
 	queue_abort();
 	MemoryContextSwitchTo(duty_context);
@@ -370,12 +417,16 @@ take_look(void)
 {
 	DatabaseSlot *slot = database_slot(MyDatabaseId);
 	int64		now = clock_us();
+	bool		look;
+	bool		maintain;
 
-	if (slot == NULL || pg_atomic_exchange_u32(&slot->look, 0) == 0)
+	if (slot == NULL)
 		return;
+	look = pg_atomic_exchange_u32(&slot->look, 0) != 0;
+	maintain = pg_atomic_exchange_u32(&slot->maintain, 0) != 0;
 	for (int i = 0; i < (int) lengthof(duties); i++)
 	{
-		if (duties[i].told)
+		if ((look && duties[i].told) || (maintain && duties[i].asked))
 			duties[i].due = Min(duties[i].due, Max(now, duties[i].rested));
 	}
 }

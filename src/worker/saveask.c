@@ -105,15 +105,12 @@ saveask_write_singly(void)
 {
 	for (int i = 0; i < nasks; i++)
 	{
-		bool		opened = asks[i].row->opened;
 		StepError  *error;
 
 		single = &asks[i];
 		error = save_caught(write_single);
 		if (error != NULL && !save_is_rows_fault(error->sqlstate))
 			return false;
-		/* an earlier try has written it */
-		asks[i].row->opened |= opened;
 		if (error != NULL && asks[i].job != NULL)
 		{
 			error->step = asks[i].row->path;

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Common ground of the drivers (test/run, test/demo/run, test/bench/run): sourced, not run. Bash.
+# Common ground of the drivers (test/run, test/demo/run, test/bench/run, test/chaos/run): sourced, not run. Bash.
 #
 # A driver calls `prepare "$@"` first. Outside, prepare installs what is missing, makes a temporary directory, copies the
 # tree into it and runs the same driver there as an unprivileged user; when that ends, or a signal comes, it
@@ -240,7 +240,7 @@ prepare_outside()
 	fi
 
 	env=(CHAINCALL_WORK="$WORK" HOME="$WORK/home" TMPDIR="$WORK/tmp" LC_ALL=C.UTF-8 TZ=UTC PG_CONFIG="$PG_CONFIG")
-	for name in CC COPT WERROR SUITES FUZZ_SECONDS ROUNDS FIGURES ONLY KEEP URL API MODEL TERM CI; do
+	for name in CC COPT WERROR SUITES FUZZ_SECONDS ROUNDS FIGURES ONLY CHAOS_JOBS CHAOS_SECONDS CHAOS_SEED KEEP URL API MODEL TERM CI; do
 		[ -z "${!name:-}" ] || env+=("$name=${!name}")
 	done
 	if [ "$(id -u)" -eq 0 ]; then

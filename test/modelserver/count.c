@@ -9,8 +9,10 @@
  */
 #include "server.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define RING	  100
 #define RING_BODY (1024 * 1024) /* longer bodies are kept cut, as text */
@@ -51,11 +53,21 @@ static long connections,
 	connections_total,
 	max_connections; /* not reset to 0: they are still open */
 
+static FILE *request_log;
+
 static Entry *table;
 static size_t table_size;
 static size_t table_used;
 static Seen ring[RING];
 static long ring_next;
+
+/* Write a line for each request from now on; false: errno says why not. */
+bool
+count_open_log(const char *file)
+{
+	request_log = fopen(file, "ae");
+	return request_log != NULL;
+}
 
 /* A connection was opened or closed. */
 void
@@ -128,6 +140,74 @@ keep_header(void *cls, enum MHD_ValueKind kind, const char *name, const char *va
 	return MHD_YES;
 }
 
+/* Append s as a JSON string, whatever bytes it holds. */
+static void
+put_text(Buf *out, const char *s, size_t len)
+{
+	json_t	   *text = json_stringn(s, len);
+
+	if (text == NULL)			/* not UTF-8 */
+	{
+		char	   *copy = mem_copy(s, len);
+
+		for (size_t i = 0; i < len; i++)
+			if ((unsigned char) copy[i] >= 0x80)
+				copy[i] = '?';
+		buf_json(out, copy, len);
+		free(copy);
+	}
+	else
+		buf_json(out, s, len);
+	json_decref(text);
+}
+
+/* Append a member, null where there is no text. */
+static void
+put_member(Buf *out, const char *name, const char *text)
+{
+	buf_printf(out, ", \"%s\": ", name);
+	if (text)
+		put_text(out, text, strlen(text));
+	else
+		buf_puts(out, "null");
+}
+
+/* The first message of a conversation that is a text by the user, or NULL. */
+static const char *
+first_user_text(const json_t *body)
+{
+	size_t		i;
+	json_t	   *message;
+
+	json_array_foreach(json_object_get(body, "messages"), i, message)
+	{
+		const char *role = json_string_value(json_object_get(message, "role"));
+
+		if (role && strcmp(role, "user") == 0)
+			return json_string_value(json_object_get(message, "content"));
+	}
+	return NULL;
+}
+
+/* One line, written at once: whoever reads the log has all that has arrived. */
+static void
+log_request(const Request *r)
+{
+	Buf			line = {0};
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	buf_printf(&line, "{\"at\": %lld.%06ld", (long long) now.tv_sec, now.tv_nsec / 1000);
+	put_member(&line, "key", r->idempotency_key);
+	put_member(&line, "traceparent", MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, "traceparent"));
+	put_member(&line, "model", json_string_value(json_object_get(r->json, "model")));
+	put_member(&line, "user", first_user_text(r->json));
+	buf_puts(&line, "}\n");
+	fwrite(line.data, 1, line.len, request_log);
+	fflush(request_log);
+	buf_free(&line);
+}
+
 /* A request for a model has come in whole; url is its path. */
 void
 count_start(Request *r, const char *method, const char *url)
@@ -147,6 +227,8 @@ count_start(Request *r, const char *method, const char *url)
 	}
 	else
 		total.no_key++;
+	if (request_log)
+		log_request(r);
 
 	strncpy(seen->method, method, sizeof(seen->method) - 1);
 	buf_reset(&seen->path);
@@ -179,27 +261,6 @@ count_end(const Request *r, bool answered)
 		if (r->reply.status > 0 && r->reply.status < 1000)
 			total.by_status[r->reply.status]++;
 	}
-}
-
-/* Append s as a JSON string, whatever bytes it holds. */
-static void
-put_text(Buf *out, const char *s, size_t len)
-{
-	json_t	   *text = json_stringn(s, len);
-
-	if (text == NULL)			/* not UTF-8 */
-	{
-		char	   *copy = mem_copy(s, len);
-
-		for (size_t i = 0; i < len; i++)
-			if ((unsigned char) copy[i] >= 0x80)
-				copy[i] = '?';
-		buf_json(out, copy, len);
-		free(copy);
-	}
-	else
-		buf_json(out, s, len);
-	json_decref(text);
 }
 
 /* Append the counts as JSON; with a key, only how often that key came. */

@@ -16,6 +16,19 @@
 #define DEEP	 100000
 #define MAX_SIZE (200L * 1024 * 1024)
 
+/* What fault mix does: all that a client should get over by asking again. */
+static const char *const passing[] = {
+	"status=408", "status=409", "status=425", "status=429", "status=429&retry_after=1", "status=500", "status=502", "status=503",
+	"status=503&retry_after=1", "status=504", "status=529", "reset=head", "reset=mid", "broken=json", "broken=html", "broken=empty",
+	"broken=nul", "broken=unul", "broken=utf8", "broken=deep", "broken=deeptext", "broken=type"};
+
+/* And one in LASTING times of what ends a call. A refused key is not here: it is no matter of one call. */
+#define LASTING 50
+static const char *const lasting[] = {
+	"status=400", "status=404", "status=413", "status=422", "redirect=http://127.0.0.1:1/", "refuse=1", "refuse=filter", "hang=1", "size=40000000"};
+
+#define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
+
 typedef struct Choice
 {
 	const char *name;
@@ -98,6 +111,8 @@ fault_set(Fault *f, const char *key, const char *value, Buf *error)
 		ok = set_number(key, value, 0, 1000000000, &f->times, error);
 	else if (KEY("percent"))
 		ok = set_number(key, value, 0, 100, &n, error), f->percent = (int) n;
+	else if (KEY("mix"))
+		ok = set_number(key, value, 0, 100, &n, error), f->mix = (int) n;
 	else if (KEY("delay"))
 		ok = set_number(key, value, 0, 86400000, &f->delay_ms, error);
 	else if (KEY("pace"))
@@ -225,6 +240,24 @@ fault_parse_json(Fault *f, const json_t *value, Buf *error)
 	return true;
 }
 
+/* Add one of the faults of the mix, or none. */
+static void
+fault_mix(Fault *f, uint64_t hash)
+{
+	const char *way;
+	Buf			error = {0};
+
+	if ((int) (hash % 100) >= f->mix)
+		return;
+	hash /= 100;
+	if (hash % LASTING == 0)
+		way = lasting[hash / LASTING % LENGTH(lasting)];
+	else
+		way = passing[hash / LASTING % LENGTH(passing)];
+	fault_parse(f, way, strlen(way), &error);
+	buf_free(&error);
+}
+
 /*
  * Does the fault hold for this request? Counts a try of its key (or, without
  * one, of its body) together with the model's name: a fallback to another model
@@ -238,7 +271,7 @@ fault_decide(Request *r)
 	long		try;
 	bool		holds;
 
-	if (!f->active || (f->times < 0 && f->percent < 0))
+	if (!f->active || (f->times < 0 && f->percent < 0 && f->mix == 0))
 		return;
 	if (r->idempotency_key)
 		buf_puts(&key, r->idempotency_key);
@@ -247,17 +280,17 @@ fault_decide(Request *r)
 	buf_printf(&key, " %d %s", (int) r->endpoint, r->model_name ? r->model_name : "");
 	try = count_key("try", key.data, key.len);
 	holds = f->times < 0 || try <= f->times;
+	buf_printf(&key, " %ld", try);
 	if (f->percent >= 0)
-	{
-		buf_printf(&key, " %ld", try);
 		holds = holds && (int) (hash_bytes(key.data, key.len, 0) % 100) < f->percent;
-	}
-	buf_free(&key);
 	if (!holds)
 	{
 		memset(f, 0, sizeof(*f));
 		f->times = f->percent = -1;
 	}
+	else if (f->mix > 0)
+		fault_mix(f, hash_bytes(key.data, key.len, 1));
+	buf_free(&key);
 }
 
 static void

@@ -33,7 +33,7 @@ static void
 usage(FILE *to)
 {
 	fputs("usage: modelserver [--port N] [--port-file FILE] [--tls CERT KEY] [--api-key KEY]\n"
-		  "                   [--max-connections N] [--exit-with-stdin]\n",
+		  "                   [--max-connections N] [--log FILE] [--exit-with-stdin]\n",
 		  to);
 }
 
@@ -60,6 +60,7 @@ parse_options(int argc, char **argv)
 		{"tls", required_argument, NULL, 't'},
 		{"api-key", required_argument, NULL, 'k'},
 		{"max-connections", required_argument, NULL, 'm'},
+		{"log", required_argument, NULL, 'l'},
 		{"exit-with-stdin", no_argument, NULL, 'x'},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0}};
@@ -73,6 +74,8 @@ parse_options(int argc, char **argv)
 			options.port_file = optarg;
 		else if (c == 'k')
 			options.api_key = optarg;
+		else if (c == 'l')
+			options.log_file = optarg;
 		else if (c == 'm')
 			options.max_connections = parse_number(optarg, 1, 1000000);
 		else if (c == 'x')
@@ -200,6 +203,8 @@ main(int argc, char **argv)
 	sigaddset(&signals, SIGINT);
 	sigprocmask(SIG_BLOCK, &signals, NULL);
 
+	if (options.log_file && !count_open_log(options.log_file))
+		die(options.log_file);
 	port = options.port;
 	fd = listen_on(&port);
 	cert = read_file(options.cert_file);

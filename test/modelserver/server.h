@@ -68,6 +68,7 @@ typedef struct Fault
 	int			status;
 	long		times;			/* -1: always */
 	int			percent;		/* -1: always */
+	int			mix;			/* of 100 requests, each in another way; 0: none */
 	long		delay_ms;
 	long		pace_ms;		/* between the events of a stream */
 	Reset		reset;
@@ -129,6 +130,7 @@ typedef struct Options
 	const char *cert_file;
 	const char *key_file;
 	const char *api_key;
+	const char *log_file;
 	int			max_connections;
 	bool		exit_with_stdin;
 } Options;
@@ -145,6 +147,7 @@ extern struct MHD_Daemon *http_start(int listen_fd, const char *cert, const char
 extern void http_stop(struct MHD_Daemon *daemon);
 
 /* count.c: what the tests ask about afterwards */
+extern bool count_open_log(const char *file);
 extern void count_connection(bool opened);
 extern void count_start(Request *r, const char *method, const char *url);
 extern void count_model(Model model);

@@ -837,11 +837,6 @@ $$);
 SELECT create_chain($$
 model: echo
 prompt: hi
-fallback: [deepseek-chat]
-$$);
-SELECT create_chain($$
-model: echo
-prompt: hi
 cache: 1 day
 $$);
 SELECT create_chain($$
@@ -858,6 +853,56 @@ SELECT create_chain('value: 1', 'x bytea[]');
 SELECT create_chain('value: 1', 'x account');
 SELECT create_chain('value: 1', result => 'bytea');
 SELECT create_chain('value: 1', result => 'TABLE (a int, photo bytea)');
+
+----------------------------------------------------------------------------------------------------------------------
+-- Fallback
+
+SELECT create_chain($$
+model: echo
+prompt: hi
+fallback: [deepseek-chat, deepseek-chat-2]
+$$);
+SELECT create_chain($$
+model: echo
+prompt: hi
+fallback:
+  - deepseek-chat
+  - embedder
+$$);
+SELECT create_chain($$
+model: echo
+prompt: hi
+fallback: echo
+$$);
+SELECT create_chain($$
+model: echo
+prompt: hi
+fallback: [deepseek-chat, deepseek-chat]
+$$);
+SELECT create_chain($$
+model: echo
+prompt: hi
+fallback: {a: 1}
+$$);
+SELECT create_chain($$
+model: echo
+prompt: hi
+fallback: [[deepseek-chat]]
+$$);
+SELECT create_chain($$
+model: echo
+prompt: hi
+fallback:
+$$);
+SELECT create_chain($$
+model: echo
+request: {}
+fallback: deepseek-chat
+$$);
+SELECT create_chain($$
+value: 1
+fallback: deepseek-chat
+$$);
 
 ----------------------------------------------------------------------------------------------------------------------
 -- What a function in this language may be

@@ -418,7 +418,8 @@ INSERT INTO chaincall.definition (sha256, body, created_at) VALUES
 	('\\x01', '1', now() - interval '3 days'), ('\\x02', '2', now() - interval '3 days'), ('\\x03', '3', now() - interval '3 days'),
 	('\\x04', '4', now()), ('\\x02', '2', now() - interval '4 days');
 INSERT INTO chaincall.alert (id, kind, message, created_at, acknowledged_at) VALUES
-	('@{[ new_id() ]}', 'old', '', now(), now() - interval '8 days'), ('@{[ new_id() ]}', 'recent', '', now(), now()), ('@{[ new_id() ]}', 'open', '', now(), NULL);
+	('@{[ new_id() ]}', 'old', '', now(), now() - interval '8 days'), ('@{[ new_id() ]}', 'recent', '', now(), now()), ('@{[ new_id() ]}', 'open', '', now(), NULL),
+	('@{[ new_id() ]}', 'forgotten', '', now() - interval '91 days', NULL);
 SQL
 	$node->append_conf('postgresql.conf', "chaincall.keep_jobs = 7d\nchaincall.keep_spans = 7d");
 	$node->reload;
@@ -440,8 +441,8 @@ SQL
 	is($session->must("$spans '$odd'"), 0, 'spans in the default partition leave with their job');
 	is($session->must("$spans '$odd_kept'"), 3, 'or stay with it');
 	is($session->must("SELECT count(*) FROM chaincall.action WHERE id = '$ask'"), 0, 'actions leave with their job');
-	is($session->must("SELECT string_agg(kind, ' ' ORDER BY kind) FROM chaincall.alert WHERE kind IN ('old', 'recent', 'open')"), 'open recent',
-		'acknowledged alerts leave in time');
+	is($session->must("SELECT string_agg(kind, ' ' ORDER BY kind) FROM chaincall.alert WHERE kind IN ('old', 'recent', 'open', 'forgotten')"), 'open recent',
+		'acknowledged alerts leave in time, others much later');
 	is($session->must("SELECT string_agg(body::text, ' ' ORDER BY body) FROM chaincall.definition"), '2 4',
 		'so do definitions that no job names, and older copies of others');
 	$session->must("DELETE FROM chaincall.span WHERE job = '$large'");

@@ -84,6 +84,18 @@ steps:
   slow: {model: slow, prompt: "x", timeout: 20 s, on_error: skip}
   out: {value: "{{a}}", after: slow}
 $$;
+CREATE TABLE fuse (n int);
+GRANT ALL ON fuse TO owner;
+CREATE FUNCTION twice(name text) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  a: {ask: "{{name}}?"}
+  b: {sql: "SELECT 1 / count(*) FROM fuse", after: a}
+output: "{{a}}"
+$$;
+CREATE FUNCTION asks_once(name text) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  f: {function: public.twice, args: {name: "{{name}}"}, retry: {attempts: 50, first: 50 ms, factor: 1}}
+$$;
 CREATE FUNCTION naps(name text) RETURNS text LANGUAGE chaincall AS $$
 wait: 20 s
 $$;
@@ -149,6 +161,17 @@ sub result
 
 	return $session->must("SELECT chaincall.result('$job', '60 s')");
 }
+
+# ---- in a session ----
+
+my $refused = $session->run("SELECT plain('what')");
+
+is($refused->{state}, '0A000', 'a session can ask nobody');
+like($refused->{hint}, qr/chaincall\.submit/, 'and says what can');
+is($session->must(q{SELECT chaincall.run('limited', '{"name": "what"}')}), '"sql"', '"on_error" catches that');
+is($session->must(q{SELECT chaincall.run('plain', '{"name": "what"}', mock => '{"chain": "me"}')}), '"me"', 'a mock answers');
+is($session->must(q{SELECT chaincall.render('approve', 'ok', '{"name": "it"}', '{"before": "b"}') - 'returns'}),
+	'{"to": "lawyers", "ask": "May it be signed?", "show": {"text": "b", "names": ["it"]}}', 'render shows what is asked of whom');
 
 # ---- a question, and its answer ----
 
@@ -248,6 +271,14 @@ ok(Chaincall::now_ms() - $asked_ms < 3000, 'and at once where it did not');
 $session->must("SELECT chaincall.cancel('$job')");
 wait_jobs($session);
 
+$job = submit($session, 'asks_once', '{"name": "what"}');
+parked($job);
+answer($job, 'f/a', '"once"');
+wait_sql($session, "SELECT count(*) > 1 FROM chaincall.span WHERE job = '$job' AND path = 'f/b' AND try > 0");
+$session->must('INSERT INTO fuse VALUES (1)');
+is(result($job), '"once"', 'what is tried again asks nobody again');
+is($session->must("SELECT count(*) FROM chaincall.span WHERE job = '$job' AND path = 'f/a'"), 1, 'since it has its answer');
+
 # ---- timeouts ----
 
 $job = submit($session, 'limited', '{"name": "what"}');
@@ -294,6 +325,40 @@ answer($job, 'a[7]', '7');
 wait_sql($session, "SELECT state = 'waiting' AND count(*) = 999 FROM chaincall.job j, chaincall.question q WHERE q.job = j.id AND j.id = '$job' GROUP BY state");
 answer($job, "job = '$job'", '1');
 is(result($job), '1006', 'and their answers');
+
+# Each question is answered as soon as it is there: while its job is being parked, in hand, or queued; and a crash in between.
+$session->must(<<'END');
+CREATE FUNCTION chat(n int) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  a: {ask: "a {{n}}?"}
+  b: {ask: "b {{a}}?"}
+  c: {each: 3, ask: "c {{b}}?"}
+output: "{{a}} {{b}} {{c}}"
+$$;
+CREATE PROCEDURE answer_all() LANGUAGE plpgsql AS $$
+BEGIN
+	WHILE EXISTS (SELECT FROM chaincall.job WHERE finished_at IS NULL) LOOP
+		PERFORM chaincall.resolve(q.job, q.path, '"x"') FROM chaincall.question q
+		WHERE NOT EXISTS (SELECT FROM chaincall.action a WHERE a.job = q.job AND a.step = q.path);
+		COMMIT;
+		PERFORM pg_sleep(0.002);
+	END LOOP;
+END $$;
+INSERT INTO chaincall.job (chain, input) SELECT 'chat', jsonb_build_object('n', g) FROM generate_series(1, 200) g;
+END
+my $person = session($node);
+$person->send('CALL answer_all()');
+wait_sql($session, "SELECT count(*) > 100 FROM chaincall.job WHERE chain ~ 'chat' AND started_at IS NOT NULL");
+wait_sql($session, "SELECT count(*) > 300 FROM chaincall.span s, chaincall.job j WHERE j.id = s.job AND chain ~ 'chat'");
+$session->quit;
+$node->stop('immediate');
+$person->result;
+$person->quit;
+$node->start;
+$session = session($node);
+$session->must('CALL answer_all()');
+is($session->must(q{SELECT state, count(*), count(DISTINCT output) FROM chaincall.job WHERE chain ~ 'chat' GROUP BY state}), 'succeeded|200|1', 'no answer is overlooked');
+is($session->must(q{SELECT count(*), count(*) FILTER (WHERE try = 0) FROM chaincall.span s, chaincall.job j WHERE j.id = s.job AND chain ~ 'chat'}), '1000|1000', 'none is asked for twice');
 
 # ---- roles ----
 

@@ -19,6 +19,7 @@ my $models = ModelServer->new;
 
 add_server($s, 'stand_in', $models);
 add_model($s, 'echo', 'stand_in', 'echo');
+add_model($s, 'other', 'stand_in', 'echo');
 add_model($s, 'silent', 'stand_in', 'echo?hang=1');
 $s->must(<<'END');
 CREATE ROLE author LOGIN;
@@ -84,6 +85,50 @@ subtest 'a paused chain' => sub {
 	is(wait_jobs($s), 'succeeded 3005', 'all of them run');
 	is($s->must("SELECT waits_on IS NULL AND run_at < 'infinity' FROM chaincall.job WHERE id = '$job'"), 't', 'and wait for nothing');
 	is($author->must(q{SELECT chaincall.resume('chain', 'says')}), '', 'a second time changes nothing');
+};
+
+subtest 'a paused model' => sub {
+	$author->must(<<'END');
+CREATE FUNCTION patient(t text) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  before: {model: other, prompt: "{{t}}"}
+  said: {model: echo, prompt: "{{before}}"}
+$$;
+CREATE FUNCTION hurried(t text) RETURNS text LANGUAGE chaincall AS $$
+model: echo
+prompt: "{{t}}"
+timeout: 1500 ms
+on_error: {value: "{{error.class}}: {{error.message}}"}
+$$;
+CREATE FUNCTION elsewhere(t text) RETURNS text LANGUAGE chaincall AS $$
+model: echo
+fallback: other
+prompt: "{{t}}"
+$$;
+END
+	$s->must(q{SELECT chaincall.pause('model', 'echo')});
+	$models->reset;
+	my $r = $author->run(q{SELECT says('x')});
+	is("$r->{state} $r->{message}", 'MC003 step chain: model "echo" is paused', 'a call in a session fails');
+	my $job = submit($author, 'patient', '{"t": "later"}');
+	my $hurried = submit($author, 'hurried', '{"t": "now"}');
+	my $elsewhere = submit($author, 'elsewhere', '{"t": "there"}');
+
+	wait_sql($s, "SELECT state = 'succeeded' FROM chaincall.job WHERE id = '$elsewhere'");
+	pass('a call that has a fallback goes there');
+	wait_sql($s, "SELECT state = 'succeeded' FROM chaincall.job WHERE id = '$hurried'");
+	like($s->must("SELECT output FROM chaincall.job WHERE id = '$hurried'"), qr/^"timeout: /, 'a timeout around it holds');
+	wait_sql($s, "SELECT state = 'waiting' FROM chaincall.job WHERE id = '$job'");
+	is(waits_for($job), 'waiting: model echo to be resumed', 'a job waits for it, in nobody\'s hands');
+	$s = crash($node, $s, pid_of($s, 'maintainer'));
+	$_->quit for $author, $other;
+	$author = reconnect($node, user => 'author');
+	$other = reconnect($node, user => 'other');
+	is($s->must("SELECT state FROM chaincall.job WHERE id = '$job'"), 'waiting', 'over a crash');
+	$s->must(q{SELECT chaincall.resume('model', 'echo')});
+	wait_sql($s, "SELECT state = 'succeeded' FROM chaincall.job WHERE id = '$job'");
+	is($s->must("SELECT output FROM chaincall.job WHERE id = '$job'"), '"later"', 'and goes on when it is resumed');
+	is($models->stats->{requests}, 3, 'with what it had done before');
 };
 
 subtest 'who may pause, and what' => sub {

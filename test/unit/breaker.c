@@ -77,31 +77,64 @@ test_opening(void)
 	   until == now + S, "it rests for a second");
 	ok(breaker.since_us == now, "and says since when");
 
-	breaker = (Breaker) {0};
+	breaker = (Breaker){0};
 	attempts(&breaker, 6, now, BREAKER_HEALTHY);
 	attempts(&breaker, 5, now, BREAKER_FAILED);
 	ok(state(&breaker, now) == BREAKER_CLOSED, "5 of 11 are less than half");
 	attempts(&breaker, 1, now, BREAKER_FAILED);
 	ok(state(&breaker, now) == BREAKER_OPEN, "6 of 12 are half");
 
-	breaker = (Breaker) {0};
+	breaker = (Breaker){0};
 	attempts(&breaker, 100, now, BREAKER_UNKNOWN);
 	attempts(&breaker, 9, now, BREAKER_FAILED);
 	ok(state(&breaker, now) == BREAKER_CLOSED, "what is not known does not count");
 
-	breaker = (Breaker) {0};
+	breaker = (Breaker){0};
 	attempts(&breaker, 9, now, BREAKER_FAILED);
 	attempts(&breaker, 9, now + 11 * S, BREAKER_FAILED);
 	ok(state(&breaker, now + 11 * S) == BREAKER_CLOSED, "old failures are forgotten");
 	attempts(&breaker, 1, now + 15 * S, BREAKER_FAILED);
 	ok(state(&breaker, now + 15 * S) == BREAKER_OPEN, "those of ten seconds are not");
 
-	breaker = (Breaker) {0};
+	breaker = (Breaker){0};
 	attempts(&breaker, 100, now, BREAKER_HEALTHY);
 	attempts(&breaker, 10, now + 9 * S, BREAKER_FAILED);
 	ok(state(&breaker, now + 9 * S) == BREAKER_CLOSED, "a few failures among many answers");
 	attempts(&breaker, 1, now + 10 * S, BREAKER_FAILED);
 	ok(state(&breaker, now + 10 * S) == BREAKER_OPEN, "until those are old");
+}
+
+/* Something that succeeds now and then is not broken. */
+static void
+test_patience(void)
+{
+	BreakerRules patient = rules;
+	Breaker		breaker = {0};
+	uint32_t	epoch = 0;
+	bool		opens = false;
+	int64_t		now = 1000 * S;
+
+	patient.patience_us = 2 * S;
+	for (int i = 0; i < 100; i++, now += S / 10)
+		opens |= breaker_end(&breaker, &patient, now, epoch,
+							 i % 10 == 0 ? BREAKER_HEALTHY : BREAKER_FAILED, 0.5);
+	ok(!opens, "nine of ten fail, but one a second succeeds");
+	for (int i = 0; i < 12; i++, now += S / 10)
+		opens |= breaker_end(&breaker, &patient, now, epoch, BREAKER_FAILED, 0.5);
+	ok(opens, "two seconds without one open it");
+
+	breaker = (Breaker){0};
+	for (int i = 0; i < 100; i++)
+		opens = breaker_end(&breaker, &patient, now, epoch, BREAKER_FAILED, 0.5);
+	ok(!opens, "many failures at once do not");
+	ok(breaker_end(&breaker, &patient, now + 2 * S, epoch, BREAKER_FAILED, 0.5), "those of two seconds do");
+
+	breaker = (Breaker){0};
+	(void) breaker_end(&breaker, &patient, now, epoch, BREAKER_FAILED, 0.5);
+	opens = false;
+	for (int i = 0; i < 100; i++)
+		opens |= breaker_end(&breaker, &patient, now + 3600 * S, epoch, BREAKER_FAILED, 0.5);
+	ok(!opens, "one of an hour ago is no beginning");
 }
 
 static void
@@ -171,7 +204,7 @@ test_rests(void)
 	{
 		uint32_t	epoch;
 
-		breaker = (Breaker) {0};
+		breaker = (Breaker){0};
 		attempts(&breaker, 9, now, BREAKER_FAILED);
 		(void) breaker_enter(&breaker, &rules, now, PROBE, &epoch);
 		(void) breaker_end(&breaker, &rules, now, epoch, BREAKER_FAILED, i / 10.0);
@@ -222,7 +255,7 @@ test_rules(void)
 	   breaker_end(&breaker, &odd, S, epoch, BREAKER_FAILED, 2) &&
 	   breaker_enter(&breaker, &odd, S, 0, &epoch), "rules of zeroes: no rest, no harm");
 
-	breaker = (Breaker) {.epoch = UINT32_MAX - 1};
+	breaker = (Breaker){.epoch = UINT32_MAX - 1};
 	attempts(&breaker, 10, S, BREAKER_FAILED);
 	(void) attempt(&breaker, 2 * S, BREAKER_FAILED);
 	(void) attempt(&breaker, 4 * S, BREAKER_HEALTHY);
@@ -267,6 +300,7 @@ int
 main(void)
 {
 	test_opening();
+	test_patience();
 	test_probe();
 	test_rests();
 	test_stragglers();
