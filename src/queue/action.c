@@ -32,6 +32,7 @@
 #include "queue/message.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
@@ -52,6 +53,9 @@ typedef struct Outcome
 	MemoryContext cxt;
 } Outcome;
 
+/* Jobs and alerts of which something is put off, in this round of the others. */
+static HTAB *held = NULL;
+
 static const char *const kind_names[] = {
 	[ACTION_CANCEL] = "cancel",
 	[ACTION_RETRY] = "retry",
@@ -61,17 +65,18 @@ static const char *const kind_names[] = {
 	[ACTION_ACKNOWLEDGE] = "acknowledge"
 };
 
-/* the first pending one of each job, by one probe of an index */
 #define PENDING_SQL \
 "SELECT a.id, coalesce(a.job, a.alert), a.author, a.created_at, a.action FROM chaincall.action a" \
-" WHERE a.state = 'pending' AND (a.job IS NULL OR a.id = (SELECT b.id FROM chaincall.action b" \
-"  WHERE b.job = a.job AND b.state = 'pending' ORDER BY b.created_at, b.id LIMIT 1))"
+" WHERE a.state = 'pending' AND a.action "
 #define IN_ORDER " ORDER BY a.created_at, a.id LIMIT $1"
 
-static const char cancels_sql[] = PENDING_SQL " AND a.action = 'cancel'" IN_ORDER;
+/* those that are the first pending ones of their jobs, by one probe of an index */
+static const char cancels_sql[] =
+PENDING_SQL "= 'cancel' AND a.id = (SELECT b.id FROM chaincall.action b"
+" WHERE b.job = a.job AND b.state = 'pending' ORDER BY b.created_at, b.id LIMIT 1)" IN_ORDER;
 
 static const char others_sql[] =
-PENDING_SQL " AND a.action <> 'cancel' AND (a.created_at, a.id) > ($2, $3)" IN_ORDER;
+PENDING_SQL "<> 'cancel' AND (a.created_at, a.id) > ($2, $3)" IN_ORDER;
 
 static const char lock_sql[] =
 "SELECT a.step, a.input, a.output FROM chaincall.action a"
@@ -500,10 +505,17 @@ static void
 apply_alone(Action *action, Outcome *outcome)
 {
 	char	   *reason = NULL;
-	bool		done = run_alone(action, &reason, outcome);
+	bool		done;
 
+	/* a cancel is the first of its job, and is tried in each pass */
+	if (action->kind != ACTION_CANCEL &&
+		hash_search(held, &action->subject, HASH_FIND, NULL) != NULL)
+		return;
+	done = run_alone(action, &reason, outcome);
 	if (!done && reason != NULL)
 		done = run_alone(action, &reason, outcome);
+	if (!done)
+		(void) hash_search(held, &action->subject, HASH_ENTER, NULL);
 	outcome->done += done;
 }
 
@@ -544,6 +556,20 @@ apply_batch(Action *actions, int n, Outcome *outcome)
 	tell(effects);
 }
 
+static void
+begin_round(void)
+{
+	HASHCTL		ctl = {0};
+
+	if (held != NULL)
+		hash_destroy(held);
+	ctl.keysize = sizeof(pg_uuid_t);
+	ctl.entrysize = sizeof(pg_uuid_t);
+	ctl.hcxt = TopMemoryContext;
+	held = hash_create("chaincall actions put off", 64, &ctl,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
 /* Applies them until the clock says so; how many it has come to. */
 static int
 apply_until(Action *actions, int n, int64 end_us, Outcome *outcome)
@@ -561,9 +587,10 @@ apply_until(Action *actions, int n, int64 end_us, Outcome *outcome)
 }
 
 /*
- * Others than cancels go on where the last slice has ended, from the beginning
- * after the last one: what is put off at the front is not in the way of what
- * comes behind.  True: there is more to do.
+ * Others than cancels go on where the last slice has ended, and when all of
+ * them have been looked at, in the next round, from the beginning: what is put
+ * off at the front is not in the way of what comes behind.  True: there is more
+ * to do.
  */
 static bool
 apply_others(Outcome *outcome)
@@ -584,9 +611,10 @@ apply_others(Outcome *outcome)
 		last = actions[came - 1];
 		return true;
 	}
-	/* what was asked of the same jobs later may be next now */
+	/* a cancel that was asked for later may be the first now */
 	more = settled;
 	settled = false;
+	begin_round();
 	memset(&last, 0, sizeof(last));
 	last.created_at = DT_NOBEGIN;
 	return more;
@@ -606,6 +634,8 @@ queue_apply_actions(void)
 	int			n = read_pending(NULL, &actions, outcome.cxt);
 	bool		more;
 
+	if (held == NULL)
+		begin_round();
 	outcome.effects.ended.ids = palloc(BATCH * sizeof(pg_uuid_t));
 	(void) apply_until(actions, n, CLOCK_NEVER, &outcome);
 	more = !outcome.locked && apply_others(&outcome);
