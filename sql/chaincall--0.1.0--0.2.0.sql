@@ -243,6 +243,10 @@ ALTER TABLE action
     ADD CONSTRAINT action_action_check CHECK (action IN ('cancel', 'retry', 'resolve', 'discard', 'replace', 'acknowledge')),
     ADD CONSTRAINT action_subject_check CHECK (CASE WHEN action = 'acknowledge' THEN alert IS NOT NULL AND job IS NULL ELSE job IS NOT NULL AND alert IS NULL END);
 
+DROP INDEX action_pending;
+CREATE INDEX action_pending ON action (created_at, id) WHERE state = 'pending';
+CREATE INDEX action_first ON action (job, created_at, id) WHERE state = 'pending';
+
 ALTER TABLE alert
     ADD COLUMN step text COLLATE "C",
     ADD COLUMN input jsonb,

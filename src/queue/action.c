@@ -9,7 +9,9 @@
  *
  * Nobody is waited for: what is locked is put off, and with it what was asked
  * of the same job later, so that the actions of a job are applied in the order
- * in which they were asked for.
+ * in which they were asked for.  Cancels go before the others of other jobs,
+ * and those are applied a slice at a time, so that thousands of retries do not
+ * keep somebody's calls in the air.
  *
  *	action.c          batches, who may, cancel
  *	action_retry.c    failed jobs: retry, discard; alerts: acknowledge
@@ -20,6 +22,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "catalog/pg_type.h"
 #include "chain/local.h"
@@ -34,19 +37,24 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#define BATCH 100				/* in a transaction */
+#define BATCH 50				/* in a transaction */
+#define MOST_CANCELS 100000		/* that are looked at in one go */
+#define MOST_OTHERS 1000
+#define SLICE_US 50000			/* for others than cancels */
 #define MAX_REASON 1000			/* bytes */
 
 /* What a pass has done so far. */
 typedef struct Outcome
 {
 	Effects		effects;		/* of this transaction */
-	int			put_off;
-	HTAB	   *held;			/* subjects of which something is put off */
+	int			done;			/* settled */
 	ErrorData  *error;			/* the first one; not of locks */
 	bool		locked;			/* somebody holds a table */
 	MemoryContext cxt;
 } Outcome;
+
+/* Jobs and alerts of which something is put off, in this round of the others. */
+static HTAB *held = NULL;
 
 static const char *const kind_names[] = {
 	[ACTION_CANCEL] = "cancel",
@@ -57,9 +65,18 @@ static const char *const kind_names[] = {
 	[ACTION_ACKNOWLEDGE] = "acknowledge"
 };
 
-static const char pending_sql[] =
-"SELECT a.id, coalesce(a.job, a.alert), a.author, a.created_at, a.action FROM chaincall.action a"
-" WHERE a.state = 'pending' ORDER BY a.created_at, a.id LIMIT 100000";
+#define PENDING_SQL \
+"SELECT a.id, coalesce(a.job, a.alert), a.author, a.created_at, a.action FROM chaincall.action a" \
+" WHERE a.state = 'pending' AND a.action "
+#define IN_ORDER " ORDER BY a.created_at, a.id LIMIT $1"
+
+/* those that are the first pending ones of their jobs, by one probe of an index */
+static const char cancels_sql[] =
+PENDING_SQL "= 'cancel' AND a.id = (SELECT b.id FROM chaincall.action b"
+" WHERE b.job = a.job AND b.state = 'pending' ORDER BY b.created_at, b.id LIMIT 1)" IN_ORDER;
+
+static const char others_sql[] =
+PENDING_SQL "<> 'cancel' AND (a.created_at, a.id) > ($2, $3)" IN_ORDER;
 
 static const char lock_sql[] =
 "SELECT a.step, a.input, a.output FROM chaincall.action a"
@@ -108,20 +125,12 @@ kind_of(const char *name)
 	return ACTION_CANCEL;
 }
 
-/* The pending ones in their order, in cxt. */
-static int
-read_pending(Action **actions, MemoryContext cxt)
+static void
+read_rows(Action *actions)
 {
-	static SPIPlanPtr plan = NULL;
-	int			n;
-
-	queue_begin();
-	action_run(local_plan(&plan, pending_sql, 0, NULL), NULL, NULL);
-	n = (int) SPI_processed;
-	*actions = MemoryContextAllocZero(cxt, Max(n, 1) * sizeof(Action));
-	for (int i = 0; i < n; i++)
+	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		Action	   *action = &(*actions)[i];
+		Action	   *action = &actions[i];
 		bool		isnull;
 
 		action->id = *DatumGetUUIDP(upkeep_column(i, 1, &isnull));
@@ -130,6 +139,34 @@ read_pending(Action **actions, MemoryContext cxt)
 		action->created_at = DatumGetTimestampTz(upkeep_column(i, 4, &isnull));
 		action->kind = kind_of(TextDatumGetCString(upkeep_column(i, 5, &isnull)));
 	}
+}
+
+/*
+ * Pending ones in their order, in cxt: cancels, or (after not NULL) others
+ * behind that one.
+ */
+static int
+read_pending(const Action *after, Action **actions, MemoryContext cxt)
+{
+	static SPIPlanPtr cancels = NULL;
+	static SPIPlanPtr others = NULL;
+	Oid			types[] = {INT4OID, TIMESTAMPTZOID, UUIDOID};
+	Datum		values[3];
+	int			n;
+
+	values[0] = Int32GetDatum(after ? MOST_OTHERS : MOST_CANCELS);
+	queue_begin();
+	if (after == NULL)
+		action_run(local_plan(&cancels, cancels_sql, 1, types), values, NULL);
+	else
+	{
+		values[1] = TimestampTzGetDatum(after->created_at);
+		values[2] = UUIDPGetDatum(&after->id);
+		action_run(local_plan(&others, others_sql, 3, types), values, NULL);
+	}
+	n = (int) SPI_processed;
+	*actions = MemoryContextAllocZero(cxt, Max(n, 1) * sizeof(Action));
+	read_rows(*actions);
 	upkeep_commit(false, cxt);
 	return n;
 }
@@ -470,18 +507,16 @@ apply_alone(Action *action, Outcome *outcome)
 	char	   *reason = NULL;
 	bool		done;
 
-	if (hash_search(outcome->held, &action->subject, HASH_FIND, NULL) != NULL)
-	{
-		outcome->put_off++;
+	/* a cancel is the first of its job, and is tried in each pass */
+	if (action->kind != ACTION_CANCEL &&
+		hash_search(held, &action->subject, HASH_FIND, NULL) != NULL)
 		return;
-	}
 	done = run_alone(action, &reason, outcome);
 	if (!done && reason != NULL)
 		done = run_alone(action, &reason, outcome);
-	if (done)
-		return;
-	(void) hash_search(outcome->held, &action->subject, HASH_ENTER, NULL);
-	outcome->put_off++;
+	if (!done)
+		(void) hash_search(held, &action->subject, HASH_ENTER, NULL);
+	outcome->done += done;
 }
 
 /* ---- batches ---- */
@@ -512,55 +547,100 @@ apply_batch(Action *actions, int n, Outcome *outcome)
 	effects->answers = NIL;
 	queue_begin();
 	upkeep_set("lock_timeout", "100ms");
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n && !outcome->locked; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (outcome->locked)
-			outcome->put_off++;
-		else
-			apply_alone(&actions[i], outcome);
+		apply_alone(&actions[i], outcome);
 	}
 	upkeep_commit(true, outcome->cxt);
 	tell(effects);
 }
 
-static HTAB *
-make_held(MemoryContext cxt)
+static void
+begin_round(void)
 {
 	HASHCTL		ctl = {0};
 
+	if (held != NULL)
+		hash_destroy(held);
 	ctl.keysize = sizeof(pg_uuid_t);
 	ctl.entrysize = sizeof(pg_uuid_t);
-	ctl.hcxt = cxt;
-	return hash_create("chaincall actions put off", 64, &ctl,
+	ctl.hcxt = TopMemoryContext;
+	held = hash_create("chaincall actions put off", 64, &ctl,
 					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+/* Applies them until the clock says so; how many it has come to. */
+static int
+apply_until(Action *actions, int n, int64 end_us, Outcome *outcome)
+{
+	int			i = 0;
+
+	while (i < n && !outcome->locked && clock_us() < end_us)
+	{
+		int			batch = Min(n - i, BATCH);
+
+		apply_batch(&actions[i], batch, outcome);
+		i += batch;
+	}
+	return i;
+}
+
 /*
- * Applies the pending actions that can be applied.  Gives how many are put
- * off: because of a lock, or until a caller has ended the job; call again
- * within a second while there are any.  Raises an error that one of them met,
- * after the others.
+ * Others than cancels go on where the last slice has ended, and when all of
+ * them have been looked at, in the next round, from the beginning: what is put
+ * off at the front is not in the way of what comes behind.  True: there is more
+ * to do.
  */
-int
+static bool
+apply_others(Outcome *outcome)
+{
+	static Action last = {.created_at = DT_NOBEGIN};
+	static bool settled = false;	/* some, since the beginning */
+	Action	   *actions;
+	int			n = read_pending(&last, &actions, outcome->cxt);
+	int			before = outcome->done;
+	int			came = apply_until(actions, n, clock_us() + SLICE_US, outcome);
+	bool		more;
+
+	settled = settled || outcome->done > before;
+	if (outcome->locked)
+		return false;
+	if (came < n || n == MOST_OTHERS)
+	{
+		last = actions[came - 1];
+		return true;
+	}
+	/* a cancel that was asked for later may be the first now */
+	more = settled;
+	settled = false;
+	begin_round();
+	memset(&last, 0, sizeof(last));
+	last.created_at = DT_NOBEGIN;
+	return more;
+}
+
+/*
+ * Applies pending actions that can be applied.  True: call again soon, there
+ * is more to do; else within a second, what was put off (because of a lock, or
+ * until a caller has ended the job) is tried again.  Raises an error that one
+ * of them met, after the others.
+ */
+bool
 queue_apply_actions(void)
 {
 	Outcome		outcome = {.cxt = CurrentMemoryContext};
 	Action	   *actions;
-	int			n = read_pending(&actions, outcome.cxt);
-	int			i = 0;
+	int			n = read_pending(NULL, &actions, outcome.cxt);
+	bool		more;
 
+	if (held == NULL)
+		begin_round();
 	outcome.effects.ended.ids = palloc(BATCH * sizeof(pg_uuid_t));
-	outcome.held = make_held(outcome.cxt);
-	while (i < n && !outcome.locked)
-	{
-		int			batch = Min(n - i, BATCH);
-
-		apply_batch(&actions[i], batch, &outcome);
-		i += batch;
-	}
+	(void) apply_until(actions, n, CLOCK_NEVER, &outcome);
+	more = !outcome.locked && apply_others(&outcome);
 	action_forget_definition();
 	if (outcome.error != NULL)
 		ReThrowError(outcome.error);
-	return outcome.put_off + (n - i);
+	return more;
 }

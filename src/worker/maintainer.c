@@ -118,8 +118,7 @@ promote(void)
 static bool
 apply_actions(void)
 {
-	(void) queue_apply_actions();
-	return false;
+	return queue_apply_actions();
 }
 
 static bool
