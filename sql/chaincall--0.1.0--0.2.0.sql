@@ -244,7 +244,9 @@ ALTER TABLE action
     ADD CONSTRAINT action_subject_check CHECK (CASE WHEN action = 'acknowledge' THEN alert IS NOT NULL AND job IS NULL ELSE job IS NOT NULL AND alert IS NULL END);
 
 DROP INDEX action_pending;
-CREATE INDEX action_pending ON action (author, created_at, id) WHERE state = 'pending';
+CREATE INDEX action_pending ON action (author, created_at, id) WHERE state = 'pending' AND action <> 'cancel';
+CREATE INDEX action_cancels ON action (author, created_at, id) WHERE state = 'pending' AND action = 'cancel';
+CREATE INDEX action_first ON action (job, author, created_at, id) WHERE state = 'pending';
 
 ALTER TABLE alert
     ADD COLUMN step text COLLATE "C",
@@ -453,6 +455,32 @@ LEFT JOIN (
     GROUP BY e.job
 ) a ON a.job = j.id;
 COMMENT ON COLUMN job_status.waits_for IS 'a worker, time (until run_at), an answer (see question; until run_at at most), a paused model or chain, or the paths of the steps in the air, at most three';
+
+CREATE OR REPLACE VIEW queue_status WITH (security_barrier = true) AS
+SELECT pg_catalog.pg_get_userbyid(u.owner) AS owner, u.chain,
+    pg_catalog.sum(u.queued)::bigint AS queued, pg_catalog.sum(u.running)::bigint AS running, pg_catalog.sum(u.waiting)::bigint AS waiting,
+    pg_catalog.clock_timestamp() - pg_catalog.min(u.oldest) AS oldest_age
+FROM (
+    SELECT owner, chain, pg_catalog.count(*) AS queued, 0 AS running, 0 AS waiting,
+        pg_catalog.min(run_at) FILTER (WHERE pg_catalog.isfinite(run_at)) AS oldest
+    FROM chaincall.job
+    WHERE state = 'queued' AND ((SELECT pg_catalog.pg_has_role('pg_monitor', 'USAGE'))
+        OR owner = ANY (ARRAY(SELECT r.oid FROM pg_catalog.pg_roles r WHERE pg_catalog.pg_has_role(r.oid, 'USAGE'))))
+    GROUP BY owner, chain
+    UNION ALL
+    SELECT owner, chain, 0, pg_catalog.count(*), 0, NULL
+    FROM chaincall.job
+    WHERE state = 'running' AND ((SELECT pg_catalog.pg_has_role('pg_monitor', 'USAGE'))
+        OR owner = ANY (ARRAY(SELECT r.oid FROM pg_catalog.pg_roles r WHERE pg_catalog.pg_has_role(r.oid, 'USAGE'))))
+    GROUP BY owner, chain
+    UNION ALL
+    SELECT owner, chain, 0, 0, pg_catalog.count(*), NULL
+    FROM chaincall.job
+    WHERE state = 'waiting' AND ((SELECT pg_catalog.pg_has_role('pg_monitor', 'USAGE'))
+        OR owner = ANY (ARRAY(SELECT r.oid FROM pg_catalog.pg_roles r WHERE pg_catalog.pg_has_role(r.oid, 'USAGE'))))
+    GROUP BY owner, chain
+) u
+GROUP BY u.owner, u.chain;
 
 CREATE OR REPLACE VIEW stat_endpoint AS
 SELECT s.model, s.version, s.server, s.attempts, s.in_flight, s.rate, s.succeeded, s.transient, s.throttled, s.permanent, s.invalid, s.content,

@@ -27,8 +27,9 @@
  * takes four at a time most would otherwise be late before they are asked.
  * Both bound all attempts, waits, re-asked answers and models together.  Within
  * them a model that has others behind it has a share, and an attempt the
- * server's attempt_timeout.  All are judged only when http_turn() finds nothing more to hand over: an answer that
- * lay in its socket while a query ran is not late.
+ * server's attempt_timeout.  All are judged only when http_turn() finds nothing
+ * more to hand over: an answer that lay in its socket while a query ran is not
+ * late.
  *
  * Memory: a context per call, deleted when its callback has returned.  A call
  * that waits holds its text once as jsonb; the encoded body exists only while
@@ -472,16 +473,17 @@ back_off(Call *call)
 }
 
 /*
- * ANSWERED → another endpoint at once, or else BACKOFF: an attempt that was
- * given up has waited long enough.
+ * ANSWERED → another server at once, or else BACKOFF.  So it goes with a call's
+ * first failure, which says nothing about other servers, and with an attempt
+ * that was given up, which has waited long enough.
  */
 static void
 try_elsewhere(Call *call)
 {
-	uint64		before = call->route->endpoint_id;
+	Oid			before = call->route->server.oid;
 
 	find_way(call);
-	if (call->way == WAY_NOW && call->route->endpoint_id == before)
+	if (call->way == WAY_NOW && call->route->server.oid == before)
 		back_off(call);
 	else
 		take_way(call);
@@ -509,7 +511,7 @@ retry(Call *call)
 		give_up_model(call);
 	else if (throttled)
 		go_on(call);
-	else if (call->within != NULL)
+	else if (call->within != NULL || call->failures == 1)
 		try_elsewhere(call);
 	else
 		back_off(call);
@@ -718,114 +720,6 @@ call_deliver(Call *call)
 }
 
 /*
- * What the model is asked, in neutral words: a copy in the current memory
- * context, but for the shape's schema.
- */
-void
-call_request(ApiRequest *request, const ModelInfo *model, const CallSpec *spec)
-{
-	memset(request, 0, sizeof(ApiRequest));
-	request->form = spec->form;
-	request->kind = pstrdup(model->kind);
-	request->system = spec->system ? pstrdup(spec->system) : NULL;
-	request->messages = json_copy(CurrentMemoryContext, spec->messages);
-	request->body = json_copy(CurrentMemoryContext, spec->body);
-	if (model->params != NULL && spec->params != NULL)
-		request->params = json_merge(model->params, spec->params);
-	else
-		request->params = json_copy(CurrentMemoryContext, spec->params ? spec->params : model->params);
-	if (spec->shape != NULL && spec->form == CALL_MESSAGES)
-	{
-		request->schema = spec->shape->wire;
-		request->strict = spec->shape->strict;
-	}
-	request->given = json_copy(CurrentMemoryContext, spec->given);
-	if (spec->given != NULL)
-		request->given_api = pstrdup(route_heaviest_api(model));
-}
-
-static bool
-is_listed(const char *name, const char **names, int n)
-{
-	for (int i = 0; i < n; i++)
-		if (strcmp(names[i], name) == 0)
-			return true;
-	return false;
-}
-
-/* The model and those behind it, each once; the current context's. */
-static void
-list_models(Call *call, const ModelInfo *model, const CallSpec *spec)
-{
-	const char *const *more = spec->fallback;
-	int			n = 0;
-
-	if (more == NULL)
-	{
-		more = (const char *const *) model->fallback;
-		n = model->nfallback;
-	}
-	else
-		while (more[n] != NULL)
-			n++;
-	call->models = palloc((n + 1) * sizeof(char *));
-	call->models[0] = pstrdup(model->name);
-	call->nmodels = 1;
-	for (int i = 0; i < n; i++)
-		if (!is_listed(more[i], call->models, call->nmodels))
-			call->models[call->nmodels++] = pstrdup(more[i]);
-	call->model = call->models[0];
-}
-
-/* The api that a request in a provider's own form is for; NULL: any. */
-static char *
-form_api(const ModelInfo *model, const CallSpec *spec)
-{
-	const ServerInfo *server;
-
-	if (spec->given != NULL)
-		return pstrdup(route_heaviest_api(model));
-	if (spec->form != CALL_REQUEST || model->nendpoints == 0)
-		return NULL;
-	server = catalog_server(model->endpoints[0].server, true);
-	return server ? pstrdup(server->api) : NULL;
-}
-
-static Call *
-make_call(CallGroup *group, MemoryContext context, const CallSpec *spec)
-{
-	const ModelInfo *model = catalog_model(spec->model, false);
-	Call	   *call = palloc0(sizeof(Call));
-
-	call->group = group;
-	call->run = spec->run;
-	call->context = context;
-	call->state = CALL_STARTING;
-	list_models(call, model, spec);
-	call->path = pstrdup(spec->path);
-	call->retry = spec->retry ? *spec->retry : route_retry_policy(model->retry);
-	call->failures = spec->failed;
-	call->model_timeout_ms = model->timeout_ms;
-	call->step_deadline_us = spec->deadline_us;
-	call->deadline_us = spec->deadline_us;
-	call->share_us = CLOCK_NEVER;
-	call->attempt_end_us = CLOCK_NEVER;
-	call_request(&call->request, model, spec);
-	call->extra = json_copy(CurrentMemoryContext, spec->extra);
-	if (call->nmodels > 1)
-	{
-		call->params = json_copy(CurrentMemoryContext, spec->params);
-		call->messages = call->request.messages;
-	}
-	if (call->nmodels > 1 || spec->given != NULL)
-		call->api = form_api(model, spec);
-	call->shape = spec->shape;
-	call->reasks = spec->reask;
-	way_find(call);
-	return call;
-}
-
-/*
  * Start a call.  It is sent by call_send_waiting() or the next turn, not here:
  * who catches what is wrong with this call must not catch what sending raises,
  * which may be about another one.
@@ -847,7 +741,7 @@ call_start(CallGroup *group, const CallSpec *spec, CallDone done, void *arg)
 												  "chaincall call",
 												  CALL_CONTEXT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	Call	   *call = make_call(group, context, spec);
+	Call	   *call = call_make(group, context, spec);
 
 	MemoryContextSwitchTo(old);
 	/* complete: nothing more can raise that would leave it behind */

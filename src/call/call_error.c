@@ -304,7 +304,7 @@ failure_of_deadline(const Call *call)
 								"SELECT chaincall.resume('model', ...) lets it go on.");
 	who = psprintf("model \"%s\" at server \"%s\"", call->model,
 				   call->route->server.name);
-	if (call->state == CALL_WAITING)
+	if (call->state == CALL_WAITING && call->attempts == 0)
 		message = psprintf("%s had no free slot within %s", who, limit);
 	else
 		message = psprintf("%s gave no answer within %s", who, limit);

@@ -161,6 +161,23 @@ struct Call
 	StepError  *error;
 };
 
+/* A model's endpoints, as far as they matter to one call now. */
+typedef struct Endpoints
+{
+	const ModelInfo *model;
+	Bitmapset  *barred;			/* not for this call */
+	Bitmapset  *unwell;			/* broken, cooling or refused */
+	Bitmapset  *crowded;
+	int			denied;			/* one without USAGE, or -1 */
+	int			gone;			/* one without a server */
+	int			foreign;		/* one of another api than the request is for */
+	bool		spent;			/* some that refused this call's key */
+	int			refused;		/* one whose key was refused of late, or -1 */
+	int			soonest;		/* the first to be well again, or -1 */
+	HealthView	view;			/* of that one */
+	int		   *flying;			/* calls in the air at its server; -1: barred */
+} Endpoints;
+
 /* call_route.c */
 extern RetryPolicy route_retry_policy(const Jsonb *retry);
 extern bool route_takes_calls(const ModelInfo *model, int endpoint);
@@ -168,6 +185,13 @@ extern int	route_choose(const ModelInfo *model, const Bitmapset *except);
 extern int	route_heaviest(const ModelInfo *model);
 extern const char *route_heaviest_api(const ModelInfo *model);
 extern ServerSlots *route_slots(Oid server);
+
+/* call_endpoint.c */
+extern void endpoints_look(const Call *call, const ModelInfo *model,
+						   Endpoints *ends);
+extern void endpoints_forget(Endpoints *ends);
+extern int	endpoints_choose(Call *call, const Endpoints *ends);
+extern bool endpoints_ready(const Call *call, const ModelInfo *model);
 
 /* call_way.c */
 extern void way_find(void *arg);
@@ -212,9 +236,13 @@ extern void failure_redact(StringInfo out, const char *text,
 extern Jsonb *reask_messages(const Jsonb *messages, const Jsonb *answer,
 							 const char *why);
 
-/* call.c: transitions */
+/* call_make.c */
 extern void call_request(ApiRequest *request, const ModelInfo *model,
 						 const CallSpec *spec);
+extern Call *call_make(CallGroup *group, MemoryContext context,
+					   const CallSpec *spec);
+
+/* call.c: transitions */
 extern void call_send(Call *call);
 extern void call_answered(Call *call);
 extern void call_refused(Call *call, StepError *error);

@@ -28,36 +28,9 @@
 #include "common/pg_prng.h"
 #include "utils/builtins.h"
 
-/* Calls in the air at a server from which on it is compared with others. */
-#define CROWD 64
-
-/* And how many times as many, for its weight, and a few more, are too many. */
-#define CROWDED 2
-#define FEW 8
-
-/* Calls in the air at a server from which on its silence tells something. */
-#define SILENT 16
-
 /* Bounds of the jitter behind a cool-down or a rest, in µs. */
 #define LEAST_JITTER_US 100000
 #define MOST_JITTER_US 5000000
-
-/* A model's endpoints, as far as they matter to one call now. */
-typedef struct Endpoints
-{
-	const ModelInfo *model;
-	Bitmapset  *barred;			/* not for this call */
-	Bitmapset  *unwell;			/* broken, cooling or refused */
-	Bitmapset  *crowded;
-	int			denied;			/* one without USAGE, or -1 */
-	int			gone;			/* one without a server */
-	int			foreign;		/* one of another api than the request is for */
-	bool		spent;			/* some that refused this call's key */
-	int			refused;		/* one whose key was refused of late, or -1 */
-	int			soonest;		/* the first to be well again, or -1 */
-	HealthView	view;			/* of that one */
-	int		   *flying;			/* calls in the air at its server; -1: barred */
-} Endpoints;
 
 /* Are there models behind the one that is asked now? */
 bool
@@ -184,233 +157,6 @@ way_leave_model(Call *call, StepError *error)
 	MemoryContextSwitchTo(old);
 }
 
-/* ---- endpoints ---- */
-
-/* Is it at a server that has refused this call's key? */
-static bool
-is_spent(const Call *call, const ModelInfo *model, int endpoint)
-{
-	for (int d = -1; (d = bms_next_member(call->denied, d)) >= 0;)
-		if (d < model->nendpoints &&
-			strcmp(model->endpoints[endpoint].server,
-				   model->endpoints[d].server) == 0)
-			return true;
-	return false;
-}
-
-static bool
-fits_api(const Call *call, const ServerInfo *server)
-{
-	return call->api == NULL || strcmp(server->api, call->api) == 0;
-}
-
-/* How the endpoint fares, also by what this call has been told itself. */
-static HealthView
-look_at_health(const Call *call, uint64 id, Oid mapping)
-{
-	HealthView	view = health_look(id, mapping);
-
-	if (id == call->throttled_by && view.verdict != HEALTH_BROKEN &&
-		call->rest_us > clock_us() &&
-		(view.verdict != HEALTH_COOLING || view.until_us < call->rest_us))
-	{
-		view.verdict = HEALTH_COOLING;
-		view.until_us = call->rest_us;
-	}
-	return view;
-}
-
-static void
-note_unwell(Endpoints *ends, int endpoint, const HealthView *view)
-{
-	ends->unwell = bms_add_member(ends->unwell, endpoint);
-	if (view->verdict == HEALTH_REFUSED)
-		ends->refused = endpoint;
-	else if (ends->soonest < 0 || view->until_us < ends->view.until_us)
-	{
-		ends->soonest = endpoint;
-		ends->view = *view;
-	}
-}
-
-/*
- * Has the server said nothing while others have answered more calls than it
- * has in the air?  It may be slow, or hang: it has enough for now.
- */
-static bool
-is_silent(const ServerSlots *slots)
-{
-	return slots->in_flight >= SILENT &&
-		attempt_answers() - slots->heard > (uint64) slots->in_flight + SILENT;
-}
-
-static void
-look_at_endpoint(const Call *call, Endpoints *ends, int i)
-{
-	const EndpointInfo *endpoint = &ends->model->endpoints[i];
-	const ServerInfo *server;
-	Reach		reach;
-	HealthView	view;
-	ServerSlots *slots;
-	Oid			mapping;
-	int			flying;
-
-	ends->flying[i] = -1;
-	ends->barred = bms_add_member(ends->barred, i);
-	if (!route_takes_calls(ends->model, i))
-		return;
-	reach = catalog_reach(ends->model, i, call->run->userid, &mapping,
-						  &server);
-	if (reach == REACH_DENIED)
-		ends->denied = i;
-	else if (reach == REACH_NO_SERVER)
-		ends->gone = i;
-	else if (!fits_api(call, server))
-		ends->foreign = i;
-	else if (is_spent(call, ends->model, i))
-		ends->spent = true;
-	else
-	{
-		ends->barred = bms_del_member(ends->barred, i);
-		view = look_at_health(call, endpoint->id, mapping);
-		slots = route_slots(server->oid);
-		flying = slots->in_flight;
-		ends->flying[i] = flying;
-		if (view.verdict != HEALTH_WELL)
-			note_unwell(ends, i, &view);
-		else if ((server->max_in_flight > 0 && flying >= server->max_in_flight) ||
-				 is_silent(slots))
-			ends->crowded = bms_add_member(ends->crowded, i);
-	}
-}
-
-/* Calls in the air at the endpoint's server for the weight that it has. */
-static double
-load_of(const Endpoints *ends, int endpoint)
-{
-	const EndpointInfo *all = ends->model->endpoints;
-	double		weight = 0;
-
-	for (int i = 0; i < ends->model->nendpoints; i++)
-		if (strcmp(all[i].server, all[endpoint].server) == 0)
-			weight += all[i].weight;
-	return ends->flying[endpoint] / (weight > 0 ? weight : 1);
-}
-
-static double
-least_load(const Endpoints *ends)
-{
-	double		least = -1;
-
-	for (int i = 0; i < ends->model->nendpoints; i++)
-	{
-		double		load;
-
-		if (ends->flying[i] < 0 || bms_is_member(i, ends->unwell))
-			continue;
-		load = load_of(ends, i);
-		if (least < 0 || load < least)
-			least = load;
-	}
-	return least;
-}
-
-/*
- * A server that answers late or never collects calls: while others have room
- * it gets no more than twice as many as they have.
- */
-static void
-find_crowds(Endpoints *ends)
-{
-	double		least = -1;
-
-	for (int i = 0; i < ends->model->nendpoints; i++)
-	{
-		if (ends->flying[i] < CROWD)
-			continue;
-		if (least < 0)
-			least = least_load(ends);
-		if (load_of(ends, i) > CROWDED * (least + FEW))
-			ends->crowded = bms_add_member(ends->crowded, i);
-	}
-}
-
-static void
-look_at_endpoints(const Call *call, const ModelInfo *model, Endpoints *ends)
-{
-	memset(ends, 0, sizeof(Endpoints));
-	ends->model = model;
-	ends->denied = ends->gone = ends->foreign = -1;
-	ends->refused = ends->soonest = -1;
-	ends->flying = palloc(model->nendpoints * sizeof(int));
-	for (int i = 0; i < model->nendpoints; i++)
-		look_at_endpoint(call, ends, i);
-	if (model->nendpoints > 1)
-		find_crowds(ends);
-}
-
-static void
-forget_endpoints(Endpoints *ends)
-{
-	bms_free(ends->barred);
-	bms_free(ends->unwell);
-	bms_free(ends->crowded);
-	pfree(ends->flying);
-}
-
-static int
-choose_without(const Endpoints *ends, const Bitmapset *a, const Bitmapset *b)
-{
-	Bitmapset  *except = bms_union(ends->barred, ends->unwell);
-	int			endpoint;
-
-	except = bms_add_members(except, a);
-	except = bms_add_members(except, b);
-	endpoint = route_choose(ends->model, except);
-	bms_free(except);
-	return endpoint;
-}
-
-/*
- * An endpoint that this call has not failed at, with room if there is one;
- * when it has at all of them, any but the last; else that one.  -1: none is
- * well.
- */
-static int
-choose_endpoint(Call *call, const Endpoints *ends)
-{
-	int			endpoint = choose_without(ends, call->tried, ends->crowded);
-
-	if (endpoint < 0)
-		endpoint = choose_without(ends, call->tried, NULL);
-	if (endpoint < 0 && call->route != NULL)
-	{
-		bms_free(call->tried);
-		call->tried = bms_make_singleton(call->route->endpoint);
-		endpoint = choose_without(ends, call->tried, NULL);
-	}
-	return endpoint < 0 ? choose_without(ends, NULL, NULL) : endpoint;
-}
-
-/* Is an endpoint of the model ready for the call? */
-static bool
-model_ready(const Call *call, const ModelInfo *model)
-{
-	for (int i = 0; i < model->nendpoints; i++)
-	{
-		const ServerInfo *server;
-		Oid			mapping;
-
-		if (route_takes_calls(model, i) &&
-			catalog_reach(model, i, call->run->userid, &mapping,
-						  &server) == REACH_YES &&
-			fits_api(call, server) &&
-			health_look(model->endpoints[i].id, mapping).verdict == HEALTH_WELL)
-			return true;
-	}
-	return false;
-}
-
 /*
  * Is one of the models behind this one ready?  What catalog_model() has given
  * is good no more.
@@ -423,7 +169,7 @@ way_other_ready(Call *call)
 		const ModelInfo *model = catalog_model(call->models[i], true);
 
 		if (fallback_fault(call, model, call->models[i]) == NULL &&
-			model_ready(call, model))
+			endpoints_ready(call, model))
 			return true;
 	}
 	return false;
@@ -588,15 +334,15 @@ find_endpoint(Call *call, const ModelInfo *model)
 	int			endpoint;
 	StepError  *error = NULL;
 
-	look_at_endpoints(call, model, &ends);
-	endpoint = choose_endpoint(call, &ends);
+	endpoints_look(call, model, &ends);
+	endpoint = endpoints_choose(call, &ends);
 	if (endpoint >= 0)
 		set_route(call, model, endpoint);
 	else if (ends.refused < 0 && ends.soonest < 0)
 		error = barred_fault(call, model, &ends);
 	else if (ends.refused < 0)
 		keep_route(call, model, ends.soonest);
-	forget_endpoints(&ends);
+	endpoints_forget(&ends);
 	if (endpoint >= 0)
 		return true;
 	if (error != NULL)

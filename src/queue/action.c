@@ -9,8 +9,9 @@
  *
  * Nobody is waited for: what is locked is put off, and with it what was asked
  * of the same job later, so that what one person asks of a job is applied in
- * the order in which it was asked for.  Between people that is so as long as
- * none of them has asked for much else: they take turns.
+ * the order in which it was asked for.  Cancels go before the others of other
+ * jobs, both a slice at a time, and people take turns in each: neither thousands
+ * of retries nor somebody else's thousands of cancels keep calls in the air.
  *
  *	action.c          batches, who may, cancel
  *	action_retry.c    failed jobs: retry, discard; alerts: acknowledge
@@ -36,17 +37,17 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#define BATCH 100				/* in a transaction */
-#define MOST_OF_AUTHOR 5000		/* that a pass looks at */
-#define SLICE_US 50000			/* a pass ends after so long with what it settles */
-#define LONGEST_US 1000000		/* and after so long with what it puts off as well */
+#define BATCH 50				/* in a transaction */
+#define MOST_OF_AUTHOR 5000		/* that are looked at in one go */
+#define SLICE_US 50000			/* for what is settled, of cancels and of others */
+#define LONGEST_US 1000000		/* with what is put off */
 #define MAX_REASON 1000			/* bytes */
 
 /* What a pass has done so far. */
 typedef struct Outcome
 {
 	Effects		effects;		/* of this transaction */
-	int64		began;			/* clock_us() */
+	int64		began;			/* clock_us(), these cancels or others */
 	int64		settling_us;
 	bool		time_is_up;
 	HTAB	   *held;			/* subjects of which something is put off */
@@ -65,20 +66,27 @@ static const char *const kind_names[] = {
 };
 
 /*
- * Authors take turns, so that who asks for a million things holds up nobody
- * else: the first of each, then the second of each, and so on.
+ * Authors take turns: the first of each, then the second of each, and so on.
  */
-static const char pending_sql[] =
-"WITH RECURSIVE authors AS ("
-" (SELECT a.author FROM chaincall.action a WHERE a.state = 'pending' ORDER BY a.author LIMIT 1)"
-" UNION ALL"
-" SELECT n.author FROM authors p, LATERAL (SELECT a.author FROM chaincall.action a"
-"  WHERE a.state = 'pending' AND a.author > p.author ORDER BY a.author LIMIT 1) n)"
-" SELECT t.id, t.subject, t.author, t.created_at, t.action FROM authors p, LATERAL ("
-"  SELECT f.id, f.subject, f.author, f.created_at, f.action, pg_catalog.row_number() OVER (ORDER BY f.created_at, f.id) AS turn"
-"  FROM (SELECT a.id, coalesce(a.job, a.alert) AS subject, a.author, a.created_at, a.action FROM chaincall.action a"
-"   WHERE a.state = 'pending' AND a.author = p.author ORDER BY a.created_at, a.id LIMIT " CppAsString2(MOST_OF_AUTHOR) ") f) t"
-" ORDER BY t.turn, t.created_at, t.id LIMIT 100000";
+#define PENDING_SQL(which, further) \
+"WITH RECURSIVE authors AS (" \
+" (SELECT a.author FROM chaincall.action a WHERE a.state = 'pending' AND a.action " which " ORDER BY a.author LIMIT 1)" \
+" UNION ALL" \
+" SELECT n.author FROM authors p, LATERAL (SELECT a.author FROM chaincall.action a" \
+"  WHERE a.state = 'pending' AND a.action " which " AND a.author > p.author ORDER BY a.author LIMIT 1) n)" \
+" SELECT t.id, t.subject, t.author, t.created_at, t.action FROM authors p, LATERAL (" \
+"  SELECT f.id, f.subject, f.author, f.created_at, f.action, pg_catalog.row_number() OVER (ORDER BY f.created_at, f.id) AS turn" \
+"  FROM (SELECT a.id, coalesce(a.job, a.alert) AS subject, a.author, a.created_at, a.action FROM chaincall.action a" \
+"   WHERE a.state = 'pending' AND a.action " which " AND a.author = p.author" further \
+"   ORDER BY a.created_at, a.id LIMIT " CppAsString2(MOST_OF_AUTHOR) ") f) t" \
+" ORDER BY t.turn, t.created_at, t.id LIMIT 100000"
+
+/* those that are what their authors ask first of their jobs, by one probe of an index */
+static const char cancels_sql[] =
+PENDING_SQL("= 'cancel'", " AND a.id = (SELECT b.id FROM chaincall.action b"
+			" WHERE b.job = a.job AND b.author = a.author AND b.state = 'pending' ORDER BY b.created_at, b.id LIMIT 1)");
+
+static const char others_sql[] = PENDING_SQL("<> 'cancel'", "");
 
 static const char lock_sql[] =
 "SELECT a.step, a.input, a.output FROM chaincall.action a"
@@ -127,20 +135,12 @@ kind_of(const char *name)
 	return ACTION_CANCEL;
 }
 
-/* The pending ones in the order in which they are applied, in cxt. */
-static int
-read_pending(Action **actions, MemoryContext cxt)
+static void
+read_rows(Action *actions)
 {
-	static SPIPlanPtr plan = NULL;
-	int			n;
-
-	queue_begin();
-	action_run(local_plan(&plan, pending_sql, 0, NULL), NULL, NULL);
-	n = (int) SPI_processed;
-	*actions = MemoryContextAllocZero(cxt, Max(n, 1) * sizeof(Action));
-	for (int i = 0; i < n; i++)
+	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		Action	   *action = &(*actions)[i];
+		Action	   *action = &actions[i];
 		bool		isnull;
 
 		action->id = *DatumGetUUIDP(upkeep_column(i, 1, &isnull));
@@ -149,6 +149,20 @@ read_pending(Action **actions, MemoryContext cxt)
 		action->created_at = DatumGetTimestampTz(upkeep_column(i, 4, &isnull));
 		action->kind = kind_of(TextDatumGetCString(upkeep_column(i, 5, &isnull)));
 	}
+}
+
+/* Pending ones in the order in which they are applied, in cxt. */
+static int
+read_pending(SPIPlanPtr *plan, const char *sql, Action **actions,
+			 MemoryContext cxt)
+{
+	int			n;
+
+	queue_begin();
+	action_run(local_plan(plan, sql, 0, NULL), NULL, NULL);
+	n = (int) SPI_processed;
+	*actions = MemoryContextAllocZero(cxt, Max(n, 1) * sizeof(Action));
+	read_rows(*actions);
 	upkeep_commit(false, cxt);
 	return n;
 }
@@ -486,11 +500,10 @@ run_alone(Action *action, char **reason, Outcome *outcome)
 static void
 apply_alone(Action *action, Outcome *outcome)
 {
-	char	   *reason = NULL;
-	bool		done;
-
 	int64		began = clock_us();
 	int64		now;
+	char	   *reason = NULL;
+	bool		done;
 
 	if (hash_search(outcome->held, &action->subject, HASH_FIND, NULL) != NULL)
 		return;
@@ -555,27 +568,43 @@ make_held(MemoryContext cxt)
 					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+/* Applies what there is, a slice of it; true: there may be more to do. */
+static bool
+apply_slice(SPIPlanPtr *plan, const char *sql, Outcome *outcome)
+{
+	Action	   *actions;
+	int			n = read_pending(plan, sql, &actions, outcome->cxt);
+
+	outcome->began = clock_us();
+	outcome->settling_us = 0;
+	outcome->time_is_up = false;
+	for (int i = 0; i < n && !outcome->locked && !outcome->time_is_up; i += BATCH)
+		apply_batch(&actions[i], Min(n - i, BATCH), outcome);
+	/* what is settled may have been in the way of more, such as of a cancel */
+	return outcome->settling_us > 0 && !outcome->locked;
+}
+
 /*
- * Applies the pending actions that can be applied, for a while.  True: that
- * was over before all had their turn, call again when others had theirs.  What
- * is put off, because of a lock or until a caller has ended the job, is for
- * the next time too, within a second.  Raises an error that one of them met,
- * after the others.
+ * Applies pending actions that can be applied.  True: call again soon, there
+ * is more to do; else within a second, what was put off (because of a lock, or
+ * until a caller has ended the job) is tried again.  Raises an error that one
+ * of them met, after the others.
  */
 bool
 queue_apply_actions(void)
 {
+	static SPIPlanPtr cancels = NULL;
+	static SPIPlanPtr others = NULL;
 	Outcome		outcome = {.cxt = CurrentMemoryContext};
-	Action	   *actions;
-	int			n = read_pending(&actions, outcome.cxt);
+	bool		more;
 
 	outcome.effects.ended.ids = palloc(BATCH * sizeof(pg_uuid_t));
 	outcome.held = make_held(outcome.cxt);
-	outcome.began = clock_us();
-	for (int i = 0; i < n && !outcome.locked && !outcome.time_is_up; i += BATCH)
-		apply_batch(&actions[i], Min(n - i, BATCH), &outcome);
+	more = apply_slice(&cancels, cancels_sql, &outcome);
+	if (!outcome.locked && apply_slice(&others, others_sql, &outcome))
+		more = true;
 	action_forget_definition();
 	if (outcome.error != NULL)
 		ReThrowError(outcome.error);
-	return outcome.time_is_up && outcome.settling_us > 0;
+	return more;
 }

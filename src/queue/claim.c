@@ -6,8 +6,8 @@
  * queued jobs from the owner's mark on and skips what another claimer has
  * locked.  Where the mark comes from and how it moves is board.h's.
  *
- * Jobs of a paused chain are not skipped, each claim would have to walk past
- * them again: they are put aside as `waiting`, until the maintainer finds the
+ * Jobs of a paused chain that have not started are not skipped, each claim would
+ * have to walk past them again: they are put aside as `waiting`, until the maintainer finds the
  * chain resumed (hold.c).
  */
 #include "postgres.h"
@@ -46,12 +46,12 @@ PICKED("", "")
 
 /* the same, where some chains are paused */
 static const char claim_unpaused_sql[] =
-PICKED(", c.chain IS NOT NULL AS held", " LEFT JOIN chaincall.chain_policy c ON c.chain = j.chain AND c.paused")
+PICKED(", j.started_at IS NULL AND c.chain IS NOT NULL AS held", " LEFT JOIN chaincall.chain_policy c ON c.chain = j.chain AND c.paused")
 "state = CASE WHEN p.held THEN 'waiting' ELSE 'running' END,"
 " worker = CASE WHEN p.held THEN NULL ELSE $5 END,"
 " waits_on = CASE WHEN p.held THEN 'chain ' || u.chain END,"
 " run_at = CASE WHEN p.held THEN 'infinity' ELSE u.run_at END,"
-" started_at = CASE WHEN p.held THEN u.started_at ELSE coalesce(u.started_at, pg_catalog.clock_timestamp()) END" CLAIMED;
+" started_at = CASE WHEN p.held THEN NULL ELSE coalesce(u.started_at, pg_catalog.clock_timestamp()) END" CLAIMED;
 
 static const char definition_sql[] =
 "SELECT body FROM chaincall.definition WHERE sha256 = $1 LIMIT 1";

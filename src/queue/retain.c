@@ -36,8 +36,10 @@ static const char partitions_sql[] =
 static const char needed_sql[] =
 "SELECT q.id FROM chaincall.job q WHERE q.id >= $1 AND q.id < $2 AND q." NEEDS_SPANS " LIMIT 10001";
 
+/* not those that failed and that nobody has seen to: they stay as long as their alerts do */
 static const char jobs_sql[] =
 "WITH old AS MATERIALIZED (SELECT q.id FROM chaincall.job q WHERE q.finished_at IS NOT NULL AND q.finished_at < $1"
+"  AND NOT (q.state = 'failed' AND EXISTS (SELECT FROM chaincall.alert a WHERE a.job = q.id AND a.acknowledged_at IS NULL))"
 "  ORDER BY q.finished_at LIMIT 1000 FOR UPDATE SKIP LOCKED)"
 " DELETE FROM chaincall.job u USING old o WHERE u.id = o.id RETURNING u.id";
 

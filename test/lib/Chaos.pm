@@ -128,7 +128,7 @@ sub _fill
 	my %policy = (retry => '{"attempts": 12, "first": "50 ms", "max": "500 ms"}', timeout => '10 s');
 
 	# three ways to each model, so that one that is to be left alone for a while is not all there is
-	add_server($s, "server_$_", $self->{models}, max_answer => '1MB') for (1 .. 3);
+	add_server($s, "server_$_", $self->{models}, max_answer => '1MB', attempt_timeout => '2 s') for (1 .. 3);
 	add_model($s, 'alpha', 'server_1', 'echo?delay=400&mix=20', %policy);
 	add_model($s, 'beta', 'server_1', 'labels?delay=400&mix=20', %policy);
 	for my $remote ([ 2, 'gzip=1' ], [ 3, 'drip=150' ])
@@ -536,6 +536,9 @@ sub _balance_jobs
 		push @$wrong, "job $n has failed for no good reason: $class, $step: $message"
 		  unless $class =~ EXPECTED && $step =~ /^(?:part\[\d\]|draft|review)$/ && length $message;
 	}
+	push @$wrong, 'a failed job has no dead letter, or another job has one'
+	  if $self->_count(q{SELECT FROM chaincall.dead_letter d FULL JOIN (SELECT id FROM chaincall.job WHERE state = 'failed') j ON j.id = d.job
+WHERE j.id IS NULL OR d.job IS NULL OR d.step IS NULL OR d.input IS NULL});
 	# a row and its checkpoint are one transaction: one of each, or none
 	$figure->{sql_effects_off} = $self->_count(<<'SQL');
 SELECT FROM (SELECT job AS n, format('note[%s]', item) AS path, count(*) AS rows FROM effect GROUP BY 1, 2) e

@@ -407,6 +407,8 @@ sub old_partition
 	my $recent = job(id => sql_literal(new_id($old_time)), state => "'succeeded'", finished_at => "now() - interval '1 day'");
 	my $odd = job(id => sql_literal(new_id(time - 20 * 86400)), state => "'succeeded'", finished_at => "now() - interval '20 days'");
 	my $odd_kept = job(id => sql_literal(new_id(time - 20 * 86400)), state => "'waiting'", run_at => "'infinity'");
+	my $seen_to = job(id => sql_literal(new_id(time - 20 * 86400)), state => "'failed'", finished_at => "now() - interval '20 days'");
+	my $unseen = job(id => sql_literal(new_id(time - 20 * 86400)), state => "'failed'", finished_at => "now() - interval '20 days'");
 	my $ask = action($done, 'stranger');
 
 	answer($ask);
@@ -420,6 +422,9 @@ INSERT INTO chaincall.definition (sha256, body, created_at) VALUES
 INSERT INTO chaincall.alert (id, kind, message, created_at, acknowledged_at) VALUES
 	('@{[ new_id() ]}', 'old', '', now(), now() - interval '8 days'), ('@{[ new_id() ]}', 'recent', '', now(), now()), ('@{[ new_id() ]}', 'open', '', now(), NULL),
 	('@{[ new_id() ]}', 'forgotten', '', now() - interval '91 days', NULL);
+INSERT INTO chaincall.alert (id, kind, job, owner, message, created_at, acknowledged_at) VALUES
+	('@{[ new_id() ]}', 'dead_letter', '$seen_to', 10, '', now() - interval '20 days', now()),
+	('@{[ new_id() ]}', 'dead_letter', '$unseen', 10, '', now() - interval '20 days', NULL);
 SQL
 	$node->append_conf('postgresql.conf', "chaincall.keep_jobs = 7d\nchaincall.keep_spans = 7d");
 	$node->reload;
@@ -436,7 +441,8 @@ SQL
 	is($session->must("$spans '$done' OR job = '$recent'"), 0, 'the rest goes');
 	is($session->must("SELECT count(*) || ' ' || (SELECT count(*) FROM chaincall.$full) FROM chaincall.span WHERE job = '$large'"), '10001 10001',
 		'a partition with too many rows that are needed stays');
-	is($session->must("SELECT count(*) FROM chaincall.job WHERE id IN ('$done', '$odd')"), 0, 'finished jobs leave');
+	is($session->must("SELECT count(*) FROM chaincall.job WHERE id IN ('$done', '$odd', '$seen_to')"), 0, 'finished jobs leave');
+	is($session->must("SELECT count(*) FROM chaincall.job WHERE id = '$unseen'"), 1, 'but for those that failed and that nobody has seen to');
 	is($session->must("SELECT count(*) FROM chaincall.job WHERE id IN ('$kept', '$recent', '$odd_kept', '$large')"), 4, 'younger and unfinished ones stay');
 	is($session->must("$spans '$odd'"), 0, 'spans in the default partition leave with their job');
 	is($session->must("$spans '$odd_kept'"), 3, 'or stay with it');

@@ -413,7 +413,7 @@ set_conf($s, 'chaincall.breaker_failures' => '0');
 $id = submit($s, 'parked');
 is(wait_jobs($s, "id = '$id'"), 'succeeded 1', 'two failures, three attempts');
 drop_models();
-model('p', 'bad', 'fixed?status=429&retry_after=2&times=1');
+model('p', 'bad', 'fixed?status=429&retry_after=5&times=1');
 $id = submit($s, 'parked');
 wait_sql($s, "SELECT state = 'waiting' AND run_at > now() FROM chaincall.job WHERE id = '$id'");
 is(wait_jobs($s, "id = '$id'"), 'succeeded 1', 'a long cool-down parks the job, which goes on then');

@@ -197,7 +197,13 @@ $app->must('UPDATE gate SET open = true');
 {
 	my $from = now_ms();
 
+	my $other = submit($app, 'later', '{"t": "x"}', q{run_at => now() + interval '1 hour'});
+
 	is($app->must(q{SELECT count(chaincall.retry(job)) FROM chaincall.dead_letter WHERE chain ~ 'gated'}), '1000', 'a thousand are asked for at once');
+	my $cancel = $app->must("SELECT chaincall.cancel('$other')");
+
+	is(outcome($cancel), 'applied', 'a cancel that is asked for after them');
+	cmp_ok($s->must(q{SELECT count(*) FROM chaincall.action WHERE state = 'pending'}), '>', 100, 'does not wait for all of them');
 	wait_sql($s, q{SELECT NOT EXISTS (SELECT FROM chaincall.action WHERE state = 'pending')});
 	is(wait_jobs($s, "chain = 'public.gated(integer)'"), 'succeeded 1000', 'and succeed');
 	note(sprintf('1,000 retries took %.0f ms', now_ms() - $from));

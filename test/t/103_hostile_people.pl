@@ -201,6 +201,21 @@ $mallory->must(q{INSERT INTO chaincall.action (job, action) SELECT gen_random_uu
 }
 $s->must(q{DELETE FROM chaincall.action WHERE state = 'pending' AND author = 'mallory'::regrole});
 
+# what they ask of a job of somebody else is not before what its owner asks
+{
+	my $job = submit($victim, 'plain', '{"t": "x"}', q{run_at => now() + interval '1 hour'});
+
+	$mallory->must("INSERT INTO chaincall.action (job, action) SELECT '$job', CASE i % 2 WHEN 0 THEN 'cancel' ELSE 'retry' END FROM generate_series(1, 20000) i");
+	within(1000, 'nor is one in the way that the owner of the job gives', sub {
+		my $start = now_ms();
+
+		$job = submit($victim, 'plain', '{"t": "x"}', q{run_at => now() + interval '1 hour'}) if $s->must("SELECT finished_at IS NOT NULL FROM chaincall.job WHERE id = '$job'") eq 't';
+		return undef unless act($victim, "cancel('$job')") eq 'applied';
+		return now_ms() - $start;
+	});
+	$s->must(q{DELETE FROM chaincall.action WHERE state = 'pending' AND author = 'mallory'::regrole});
+}
+
 # in their order, whoever else asks
 {
 	my $job = submit($victim, 'plain', '{"t": "x"}', q{run_at => now() + interval '1 hour'});

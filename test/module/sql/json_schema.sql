@@ -162,7 +162,7 @@ $chain$);
 SELECT body, fits(body) FROM unnest(ARRAY['{"model": "small", "request": {"a": 1}}', 'value: null', 'value: {a: [1, "{{b}}"]}', 'function: own_function',
     'function: json_schema_test.own_function', 'function: now', 'function: pg_catalog.now', 'function: f(int, text)', 'function: out_first',
     '{each: 3, value: "{{item}}"}', '{when: true, value: 1}', '{model: embed-small, input: [a, b], retry: 3}', '{on_error: skip, timeout: 2 s, sql: SELECT 1}',
-    'wait: 1 hour', '{wait: "{{due}}", after: mail}']) body;
+    'wait: 1 hour', '{wait: "{{due}}", after: mail}', '{ask: "really?", show: {a: 1}, to: boss, returns: boolean, timeout: 3 days}']) body;
 
 \echo what is wrong
 SELECT body, fits(body) FROM unnest(ARRAY['[]', 'x', '{}', 'modle: small', '{model: small}', '{model: smal, prompt: x}', '{model: painter, prompt: x}', '{model: small, prompt: x, input: y}',
@@ -174,9 +174,9 @@ SELECT body, fits(body) FROM unnest(ARRAY['[]', 'x', '{}', 'modle: small', '{mod
     'steps: {}', 'steps: {A: {value: 1}}', 'steps: {item: {value: 1}}', 'steps: {a: 1}', 'steps: {a: {b: 1}}', 'switch: []', 'switch: {when: a, value: 1}', '{value: 1, retry: 1}',
     '{value: 1, as: x}', '{value: 1, max: 3}', '{value: 1, each: a, max_parallel: 0}', '{value: 1, each: a, as: item}', '{value: 1, each: [1, 2]}', '{value: 1, on_error: ignore}',
     '{value: 1, on_error: {x: 1}}', '{sql: SELECT 1, retry: -1}', '{sql: SELECT 1, retry: {tries: 3}}',
-    'wait: 1', 'wait: [1 s]', '{wait: 1 s, retry: 1}', '{timeout: 5, value: 1}',
+    'wait: 1', 'wait: [1 s]', '{wait: 1 s, retry: 1}', '{ask: x, retry: 1}', '{timeout: 5, value: 1}',
     -- not yet supported
-    'ask: really?', '{model: small, prompt: x, tools: [f]}', '{model: small, prompt: x, cache: 1 day}',
+    '{model: small, prompt: x, tools: [f]}', '{model: small, prompt: x, cache: 1 day}',
     '{model: small, prompt: x, stream: true}', '{model: small, prompt: x, images: [a]}', '{model: small, messages: [{role: user, content: [{image: x}]}]}']) body
 WHERE fits(body) <> 'refused';
 
@@ -192,13 +192,13 @@ END
 $$;
 CREATE VIEW compiler_key AS
     SELECT kind, key
-    FROM (VALUES ('model', '"small", "prompt": "x"'), ('sql', '"SELECT 1"'), ('function', '"now"'), ('steps', '{"a": {"value": 1}}'), ('switch', '[{"value": 1}]'), ('value', '1'), ('wait', '"1 s"')) k (kind, value),
+    FROM (VALUES ('model', '"small", "prompt": "x"'), ('sql', '"SELECT 1"'), ('function', '"now"'), ('steps', '{"a": {"value": 1}}'), ('switch', '[{"value": 1}]'), ('value', '1'), ('wait', '"1 s"'), ('ask', '"x"')) k (kind, value),
          LATERAL error_of(format('{"qqqqqqqqqqqqqqq": 1, "%s": %s}', kind, value)) e,
          LATERAL regexp_split_to_table(substring(e.hint FROM '^Known keys are (.*)\.$'), ', ') key
     WHERE coalesce((error_of(format('{"%s": 1, "%s": %s}', key, kind, value))).message, '') !~ 'is not yet supported|goes with model, sql and function steps';
 CREATE VIEW schema_key AS
     SELECT kind, key
-    FROM language, unnest(ARRAY['model', 'sql', 'function', 'steps', 'switch', 'value', 'wait']) kind,
+    FROM language, unnest(ARRAY['model', 'sql', 'function', 'steps', 'switch', 'value', 'wait', 'ask']) kind,
          json_object_keys(schema #> ARRAY['$defs', kind || '_step', 'properties']) key;
 SELECT kind, count(*) FROM compiler_key GROUP BY kind ORDER BY kind;
 SELECT * FROM compiler_key EXCEPT SELECT * FROM schema_key;
