@@ -244,7 +244,7 @@ ALTER TABLE action
     ADD CONSTRAINT action_subject_check CHECK (CASE WHEN action = 'acknowledge' THEN alert IS NOT NULL AND job IS NULL ELSE job IS NOT NULL AND alert IS NULL END);
 
 DROP INDEX action_pending;
-CREATE INDEX action_pending ON action (author, created_at, id) WHERE state = 'pending' AND action <> 'cancel';
+CREATE INDEX action_pending ON action (author, created_at, id) WHERE state = 'pending';
 CREATE INDEX action_cancels ON action (author, created_at, id) WHERE state = 'pending' AND action = 'cancel';
 CREATE INDEX action_first ON action (job, author, created_at, id) WHERE state = 'pending';
 

@@ -103,7 +103,7 @@ CREATE TABLE action (
     CONSTRAINT action_pkey PRIMARY KEY (id),
     CONSTRAINT action_subject_check CHECK (CASE WHEN action = 'acknowledge' THEN alert IS NOT NULL AND job IS NULL ELSE job IS NOT NULL AND alert IS NULL END)
 );
-CREATE INDEX action_pending ON action (author, created_at, id) WHERE state = 'pending' AND action <> 'cancel';
+CREATE INDEX action_pending ON action (author, created_at, id) WHERE state = 'pending';
 CREATE INDEX action_cancels ON action (author, created_at, id) WHERE state = 'pending' AND action = 'cancel';
 CREATE INDEX action_first ON action (job, author, created_at, id) WHERE state = 'pending';
 CREATE INDEX action_job ON action (job);

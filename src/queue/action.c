@@ -39,7 +39,7 @@
 
 #define BATCH 50				/* in a transaction */
 #define MOST_OF_AUTHOR 5000		/* that are looked at in one go */
-#define SLICE_US 50000			/* for what is settled, of cancels and of others */
+#define SLICE_US 50000			/* for what is settled, of cancels and of all */
 #define LONGEST_US 1000000		/* with what is put off */
 #define MAX_REASON 1000			/* bytes */
 
@@ -47,7 +47,7 @@
 typedef struct Outcome
 {
 	Effects		effects;		/* of this transaction */
-	int64		began;			/* clock_us(), these cancels or others */
+	int64		began;			/* clock_us(), this slice */
 	int64		settling_us;
 	bool		time_is_up;
 	HTAB	   *held;			/* subjects of which something is put off */
@@ -70,23 +70,24 @@ static const char *const kind_names[] = {
  */
 #define PENDING_SQL(which, further) \
 "WITH RECURSIVE authors AS (" \
-" (SELECT a.author FROM chaincall.action a WHERE a.state = 'pending' AND a.action " which " ORDER BY a.author LIMIT 1)" \
+" (SELECT a.author FROM chaincall.action a WHERE a.state = 'pending'" which " ORDER BY a.author LIMIT 1)" \
 " UNION ALL" \
 " SELECT n.author FROM authors p, LATERAL (SELECT a.author FROM chaincall.action a" \
-"  WHERE a.state = 'pending' AND a.action " which " AND a.author > p.author ORDER BY a.author LIMIT 1) n)" \
+"  WHERE a.state = 'pending'" which " AND a.author > p.author ORDER BY a.author LIMIT 1) n)" \
 " SELECT t.id, t.subject, t.author, t.created_at, t.action FROM authors p, LATERAL (" \
 "  SELECT f.id, f.subject, f.author, f.created_at, f.action, pg_catalog.row_number() OVER (ORDER BY f.created_at, f.id) AS turn" \
 "  FROM (SELECT a.id, coalesce(a.job, a.alert) AS subject, a.author, a.created_at, a.action FROM chaincall.action a" \
-"   WHERE a.state = 'pending' AND a.action " which " AND a.author = p.author" further \
+"   WHERE a.state = 'pending'" which " AND a.author = p.author" further \
 "   ORDER BY a.created_at, a.id LIMIT " CppAsString2(MOST_OF_AUTHOR) ") f) t" \
 " ORDER BY t.turn, t.created_at, t.id LIMIT 100000"
 
 /* those that are what their authors ask first of their jobs, by one probe of an index */
 static const char cancels_sql[] =
-PENDING_SQL("= 'cancel'", " AND a.id = (SELECT b.id FROM chaincall.action b"
+PENDING_SQL(" AND a.action = 'cancel'", " AND a.id = (SELECT b.id FROM chaincall.action b"
 			" WHERE b.job = a.job AND b.author = a.author AND b.state = 'pending' ORDER BY b.created_at, b.id LIMIT 1)");
 
-static const char others_sql[] = PENDING_SQL("<> 'cancel'", "");
+/* then all: a cancel that is not the first has its place among the others */
+static const char all_sql[] = PENDING_SQL("", "");
 
 static const char lock_sql[] =
 "SELECT a.step, a.input, a.output FROM chaincall.action a"
@@ -594,14 +595,14 @@ bool
 queue_apply_actions(void)
 {
 	static SPIPlanPtr cancels = NULL;
-	static SPIPlanPtr others = NULL;
+	static SPIPlanPtr all = NULL;
 	Outcome		outcome = {.cxt = CurrentMemoryContext};
 	bool		more;
 
 	outcome.effects.ended.ids = palloc(BATCH * sizeof(pg_uuid_t));
 	outcome.held = make_held(outcome.cxt);
 	more = apply_slice(&cancels, cancels_sql, &outcome);
-	if (!outcome.locked && apply_slice(&others, others_sql, &outcome))
+	if (!outcome.locked && apply_slice(&all, all_sql, &outcome))
 		more = true;
 	action_forget_definition();
 	if (outcome.error != NULL)
