@@ -605,6 +605,23 @@ find_endpoint(Call *call, const ModelInfo *model)
 		wait_for_health(call, &ends.view);
 }
 
+/*
+ * The model, or the last of its endpoints, was dropped while it was asked: the
+ * way that the call has is as good as any, as long as it is one.
+ */
+static bool
+keep_way(Call *call)
+{
+	const Route *route = call->route;
+	HealthView	view;
+
+	if (bms_is_member(route->endpoint, call->denied))
+		return none(call, failure_of_attempt(call));
+	view = look_at_health(call, route->endpoint_id, route->mapping);
+	return view.verdict == HEALTH_WELL || view.verdict == HEALTH_REFUSED ||
+		wait_for_health(call, &view);
+}
+
 /* The way that the current model offers; false: none. */
 static bool
 find_here(Call *call)
@@ -616,7 +633,7 @@ find_here(Call *call)
 	if (!call->entered)
 		error = enter_model(call, model);
 	else if (model == NULL || model->nendpoints == 0)
-		return true;			/* the way we have is as good as any */
+		return keep_way(call);
 	return error != NULL ? none(call, error) : find_endpoint(call, model);
 }
 
