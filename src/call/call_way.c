@@ -181,6 +181,7 @@ way_leave_model(Call *call, StepError *error)
 	call->tried = NULL;
 	call->denied = NULL;
 	call->throttled_by = 0;
+	call->rest_note = NULL;
 	MemoryContextSwitchTo(old);
 }
 
@@ -537,6 +538,8 @@ count_rest(Call *call, const HealthView *view, int64 now_us)
 			return false;
 		call->rest_note = failure_of_health(call, view)->message;
 	}
+	else if (view->probing && call->failures + 1 < call->most_failures)
+		return false;			/* not a rest: it may be well in no time */
 	return ++call->failures >= call->most_failures;
 }
 
@@ -571,7 +574,7 @@ wait_for_health(Call *call, const HealthView *view)
 static bool
 ask_all_the_same(Call *call, const ModelInfo *model, int endpoint)
 {
-	HealthView	view = {HEALTH_REFUSED, 0};
+	HealthView	view = {HEALTH_REFUSED, 0, false};
 
 	set_route(call, model, endpoint);
 	if (way_more_models(call) && way_other_ready(call))
