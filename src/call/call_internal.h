@@ -203,6 +203,7 @@ extern void way_share_time(Call *call, int64 now_us);
 
 /* call_attempt.c */
 extern bool attempt_enter(Call *call);
+extern bool attempt_key_refused(const Call *call);
 extern void attempt_cool(Call *call, int64 until_us, bool refused);
 extern void attempt_note_rest(Call *call, const char *message);
 extern void attempt_send(Call *call);

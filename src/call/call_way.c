@@ -154,6 +154,7 @@ way_leave_model(Call *call, StepError *error)
 	call->tried = NULL;
 	call->denied = NULL;
 	call->throttled_by = 0;
+	call->rest_note = NULL;
 	MemoryContextSwitchTo(old);
 }
 
@@ -283,6 +284,8 @@ count_rest(Call *call, const HealthView *view, int64 now_us)
 			return false;
 		call->rest_note = failure_of_health(call, view)->message;
 	}
+	else if (view->probing && call->failures + 1 < call->most_failures)
+		return false;			/* not a rest: it may be well in no time */
 	return ++call->failures >= call->most_failures;
 }
 
@@ -317,7 +320,7 @@ wait_for_health(Call *call, const HealthView *view)
 static bool
 ask_all_the_same(Call *call, const ModelInfo *model, int endpoint)
 {
-	HealthView	view = {HEALTH_REFUSED, 0};
+	HealthView	view = {HEALTH_REFUSED, 0, false};
 
 	set_route(call, model, endpoint);
 	if (way_more_models(call) && way_other_ready(call))
@@ -351,6 +354,23 @@ find_endpoint(Call *call, const ModelInfo *model)
 		wait_for_health(call, &ends.view);
 }
 
+/*
+ * The model, or the last of its endpoints, was dropped while it was asked: the
+ * way that the call has is as good as any, as long as it is one.
+ */
+static bool
+keep_way(Call *call)
+{
+	const Route *route = call->route;
+	HealthView	view;
+
+	if (bms_is_member(route->endpoint, call->denied))
+		return none(call, failure_of_attempt(call));
+	view = look_at_health(call, route->endpoint_id, route->mapping);
+	return view.verdict == HEALTH_WELL || view.verdict == HEALTH_REFUSED ||
+		wait_for_health(call, &view);
+}
+
 /* The way that the current model offers; false: none. */
 static bool
 find_here(Call *call)
@@ -362,7 +382,7 @@ find_here(Call *call)
 	if (!call->entered)
 		error = enter_model(call, model);
 	else if (model == NULL || model->nendpoints == 0)
-		return true;			/* the way we have is as good as any */
+		return keep_way(call);
 	return error != NULL ? none(call, error) : find_endpoint(call, model);
 }
 
