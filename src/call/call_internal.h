@@ -187,6 +187,7 @@ extern const char *route_heaviest_api(const ModelInfo *model);
 extern ServerSlots *route_slots(Oid server);
 
 /* call_endpoint.c */
+extern HealthView endpoint_health(const Call *call, uint64 id, Oid mapping);
 extern void endpoints_look(const Call *call, const ModelInfo *model,
 						   Endpoints *ends);
 extern void endpoints_forget(Endpoints *ends);

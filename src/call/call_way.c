@@ -366,7 +366,7 @@ keep_way(Call *call)
 
 	if (bms_is_member(route->endpoint, call->denied))
 		return none(call, failure_of_attempt(call));
-	view = look_at_health(call, route->endpoint_id, route->mapping);
+	view = endpoint_health(call, route->endpoint_id, route->mapping);
 	return view.verdict == HEALTH_WELL || view.verdict == HEALTH_REFUSED ||
 		wait_for_health(call, &view);
 }
