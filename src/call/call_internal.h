@@ -93,6 +93,7 @@ struct Call
 	int			most_failures;	/* of `failures`: then its share is used up */
 	int64		share_us;		/* its share of the time; CLOCK_NEVER: all */
 	List	   *left;			/* of TriedModel: those before it */
+	StepError  *first_left;		/* failure of the first of these */
 	StepError  *last_asked;		/* failure of the last of these that was asked */
 	const char *api;			/* a request in whose form; NULL: any takes it */
 

@@ -77,7 +77,7 @@ model_fault(const ModelInfo *model)
 	if (model->paused)
 		return failure_of_model(model->name, CLASS_PERMANENT,
 								psprintf("model \"%s\" is paused", model->name),
-								"Somebody has paused it; UPDATE chaincall.model SET paused = false lets it go on.");
+								"Somebody has paused it: chaincall.resume('model', ...) lets it go on.");
 	if (model->nendpoints == 0)
 		return failure_of_model(model->name, CLASS_PERMANENT,
 								psprintf("model \"%s\" has no endpoint",
@@ -143,6 +143,8 @@ way_leave_model(Call *call, StepError *error)
 
 	Assert(way_more_models(call));
 	call->left = list_concat(call->left, error->tried);
+	if (call->first_left == NULL)
+		call->first_left = error;
 	if (call->asked > 0)
 		call->last_asked = error;
 	call->model = call->models[++call->at];
