@@ -198,6 +198,12 @@ BEGIN
     PERFORM chaincall.require_cron('a schedule', format('SELECT cron.schedule_in_database(%L, %L, %L, %L, %L);',
         'chaincall/' || name || '@' || current_database(), cron, command, current_database(), current_user));
     EXECUTE 'SELECT cron.schedule($1, $2, $3)' INTO job USING 'chaincall/' || name, cron, command;
+    -- not everybody may see that setting
+    IF (SELECT setting FROM pg_settings s WHERE s.name = 'cron.use_background_workers') = 'off' THEN
+        RAISE NOTICE USING
+            MESSAGE = format('pg_cron connects to this server for it as role "%s", which pg_hba.conf must allow without a password', current_user),
+            HINT = 'Where it does not, cron.job_run_details says "connection failed"; with cron.use_background_workers = on no connection is needed.';
+    END IF;
     RETURN job;
 END
 $body$;

@@ -11,7 +11,10 @@
 
 #define CLOCK_NEVER PG_INT64_MAX
 
-/* Microseconds of the monotonic clock; comparable within one process. */
+/*
+ * Microseconds of the monotonic clock; comparable between all processes of the
+ * machine until it is started anew.
+ */
 static inline int64
 clock_us(void)
 {

@@ -47,6 +47,9 @@
 /* A paused model is looked at so often. */
 #define HELD_LOOK_US INT64CONST(1000000)
 
+/* A key that was throttled is not used for so long at least. */
+#define LEAST_COOL_MS 100
+
 /* How long others do not use a key that was refused, if they need not. */
 #define REFUSED_US INT64CONST(5000000)
 
@@ -408,24 +411,27 @@ give_up_model(Call *call)
 
 /*
  * The service takes no more requests with this key for now: no process sends
- * any before it does again.  Where it does not say when, the backoff does.
+ * any before it does again.  Where it does not say when, the backoff does; but
+ * a step that wants to wait for a day waits alone: others share the key.  One
+ * that wants no wait waits a little, for this uses up no attempt.
  */
 static void
 cool_down(Call *call)
 {
+	static const RetryPolicy usual = RETRY_DEFAULT;
 	int			n = call->failures + call->throttles;
 	int64		draw_ms = backoff_wait_ms(&call->retry, n,
 										  pg_prng_double(&pg_global_prng_state),
 										  call->retry_after_ms);
-	int64		told_ms = Min(call->retry_after_ms, RESET_LONGEST_MS);
+	int64		all_ms = Min(call->retry_after_ms, RESET_LONGEST_MS);
 	int64		now = clock_us();
 
-	if (told_ms <= 0)
-		told_ms = backoff_bound_ms(&call->retry, n);
+	if (all_ms <= 0)
+		all_ms = Max(Min(backoff_bound_ms(&call->retry, n),
+						 backoff_bound_ms(&usual, n)), LEAST_COOL_MS);
 	call->throttled_by = call->route->endpoint_id;
 	call->rest_us = now + draw_ms * 1000;
-	attempt_cool(call, now + Max(told_ms, Min(draw_ms, RESET_LONGEST_MS)) * 1000,
-				 false);
+	attempt_cool(call, now + all_ms * 1000, false);
 }
 
 /*
@@ -559,13 +565,6 @@ ask_again(Call *call)
 	enqueue(call);
 }
 
-/* Has the service refused the key, or the account behind it? */
-static bool
-refuses_key(const Call *call)
-{
-	return call->status == 401 || call->status == 402 || call->status == 403;
-}
-
 /* Would another model refuse the request as well? */
 static bool
 faults_request(const Call *call)
@@ -622,7 +621,7 @@ call_judge(Call *call)
 			retry(call);
 			break;
 		case CLASS_PERMANENT:
-			if (refuses_key(call))
+			if (attempt_key_refused(call))
 				leave_server(call);
 			else if (faults_request(call))
 				fail_as_answered(call);

@@ -564,7 +564,18 @@ take_answer(Call *call, const HttpAnswer *http)
 	read_reset(call, http);
 }
 
-/* What the answer, or the lack of one, says of the endpoint. */
+/* Has the service refused the key, or the account behind it? */
+bool
+attempt_key_refused(const Call *call)
+{
+	return call->cls == CLASS_PERMANENT &&
+		(call->status == 401 || call->status == 402 || call->status == 403);
+}
+
+/*
+ * What the answer, or the lack of one, says of the endpoint.  A key is refused
+ * at the door: whoever has a wrong one does not know how it is inside.
+ */
 static BreakerOutcome
 outcome_of(const Call *call)
 {
@@ -575,6 +586,8 @@ outcome_of(const Call *call)
 		case HTTP_NO_RESOURCE:
 			return BREAKER_UNKNOWN; /* it was not asked */
 		default:
+			if (attempt_key_refused(call))
+				return BREAKER_UNKNOWN;
 			return call->cls == CLASS_TRANSIENT ? BREAKER_FAILED :
 				BREAKER_HEALTHY;
 	}

@@ -43,8 +43,8 @@ fits_api(const Call *call, const ServerInfo *server)
 }
 
 /* How the endpoint fares, also by what this call has been told itself. */
-static HealthView
-look_at_health(const Call *call, uint64 id, Oid mapping)
+HealthView
+endpoint_health(const Call *call, uint64 id, Oid mapping)
 {
 	HealthView	view = health_look(id, mapping);
 
@@ -110,7 +110,7 @@ look_at_endpoint(const Call *call, Endpoints *ends, int i)
 	else
 	{
 		ends->barred = bms_del_member(ends->barred, i);
-		view = look_at_health(call, endpoint->id, mapping);
+		view = endpoint_health(call, endpoint->id, mapping);
 		slots = route_slots(server->oid);
 		flying = slots->in_flight;
 		ends->flying[i] = flying;

@@ -431,13 +431,15 @@ append_tried(StringInfo detail, const List *tried)
 /*
  * The failure of a call that has tried other models before: it names them all.
  * When the last of them was not even asked, the failure is of the last that
- * was, unless the time is up.  Without others, the error as it is.
+ * was, or of the first where none was, unless the time is up.  Without others,
+ * the error as it is.
  */
 StepError *
 failure_after_others(const Call *call, StepError *error)
 {
 	MemoryContext old;
 	StepError  *told;
+	List	   *last = error->tried;
 	StringInfoData detail;
 
 	if (call->left == NIL)
@@ -447,10 +449,10 @@ failure_after_others(const Call *call, StepError *error)
 		return error;
 	}
 	old = MemoryContextSwitchTo(call->context);
-	told = step_error_copy(call->asked == 0 && call->last_asked != NULL &&
-						   error->cls != CLASS_TIMEOUT ?
-						   call->last_asked : error);
-	told->tried = list_concat_copy(call->left, error->tried);
+	if (call->asked == 0 && error->cls != CLASS_TIMEOUT)
+		error = call->last_asked != NULL ? call->last_asked : call->first_left;
+	told = step_error_copy(error);
+	told->tried = list_concat_copy(call->left, last);
 	if (told->step == NULL)
 		told->step = pstrdup(call->path);
 	initStringInfo(&detail);

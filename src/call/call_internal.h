@@ -93,6 +93,7 @@ struct Call
 	int			most_failures;	/* of `failures`: then its share is used up */
 	int64		share_us;		/* its share of the time; CLOCK_NEVER: all */
 	List	   *left;			/* of TriedModel: those before it */
+	StepError  *first_left;		/* failure of the first of these */
 	StepError  *last_asked;		/* failure of the last of these that was asked */
 	const char *api;			/* a request in whose form; NULL: any takes it */
 
@@ -187,6 +188,7 @@ extern const char *route_heaviest_api(const ModelInfo *model);
 extern ServerSlots *route_slots(Oid server);
 
 /* call_endpoint.c */
+extern HealthView endpoint_health(const Call *call, uint64 id, Oid mapping);
 extern void endpoints_look(const Call *call, const ModelInfo *model,
 						   Endpoints *ends);
 extern void endpoints_forget(Endpoints *ends);
@@ -203,6 +205,7 @@ extern void way_share_time(Call *call, int64 now_us);
 
 /* call_attempt.c */
 extern bool attempt_enter(Call *call);
+extern bool attempt_key_refused(const Call *call);
 extern void attempt_cool(Call *call, int64 until_us, bool refused);
 extern void attempt_note_rest(Call *call, const char *message);
 extern void attempt_send(Call *call);

@@ -77,7 +77,7 @@ model_fault(const ModelInfo *model)
 	if (model->paused)
 		return failure_of_model(model->name, CLASS_PERMANENT,
 								psprintf("model \"%s\" is paused", model->name),
-								"Somebody has paused it; UPDATE chaincall.model SET paused = false lets it go on.");
+								"Somebody has paused it: chaincall.resume('model', ...) lets it go on.");
 	if (model->nendpoints == 0)
 		return failure_of_model(model->name, CLASS_PERMANENT,
 								psprintf("model \"%s\" has no endpoint",
@@ -143,6 +143,8 @@ way_leave_model(Call *call, StepError *error)
 
 	Assert(way_more_models(call));
 	call->left = list_concat(call->left, error->tried);
+	if (call->first_left == NULL)
+		call->first_left = error;
 	if (call->asked > 0)
 		call->last_asked = error;
 	call->model = call->models[++call->at];
@@ -154,6 +156,7 @@ way_leave_model(Call *call, StepError *error)
 	call->tried = NULL;
 	call->denied = NULL;
 	call->throttled_by = 0;
+	call->rest_note = NULL;
 	MemoryContextSwitchTo(old);
 }
 
@@ -283,6 +286,8 @@ count_rest(Call *call, const HealthView *view, int64 now_us)
 			return false;
 		call->rest_note = failure_of_health(call, view)->message;
 	}
+	else if (view->probing && call->failures + 1 < call->most_failures)
+		return false;			/* not a rest: it may be well in no time */
 	return ++call->failures >= call->most_failures;
 }
 
@@ -317,7 +322,7 @@ wait_for_health(Call *call, const HealthView *view)
 static bool
 ask_all_the_same(Call *call, const ModelInfo *model, int endpoint)
 {
-	HealthView	view = {HEALTH_REFUSED, 0};
+	HealthView	view = {HEALTH_REFUSED, 0, false};
 
 	set_route(call, model, endpoint);
 	if (way_more_models(call) && way_other_ready(call))
@@ -351,6 +356,23 @@ find_endpoint(Call *call, const ModelInfo *model)
 		wait_for_health(call, &ends.view);
 }
 
+/*
+ * The model, or the last of its endpoints, was dropped while it was asked: the
+ * way that the call has is as good as any, as long as it is one.
+ */
+static bool
+keep_way(Call *call)
+{
+	const Route *route = call->route;
+	HealthView	view;
+
+	if (bms_is_member(route->endpoint, call->denied))
+		return none(call, failure_of_attempt(call));
+	view = endpoint_health(call, route->endpoint_id, route->mapping);
+	return view.verdict == HEALTH_WELL || view.verdict == HEALTH_REFUSED ||
+		wait_for_health(call, &view);
+}
+
 /* The way that the current model offers; false: none. */
 static bool
 find_here(Call *call)
@@ -362,7 +384,7 @@ find_here(Call *call)
 	if (!call->entered)
 		error = enter_model(call, model);
 	else if (model == NULL || model->nendpoints == 0)
-		return true;			/* the way we have is as good as any */
+		return keep_way(call);
 	return error != NULL ? none(call, error) : find_endpoint(call, model);
 }
 

@@ -298,7 +298,7 @@ health_cool(uint64 endpoint, Oid mapping, uint64 names, int64 until_us,
 HealthView
 health_look(uint64 endpoint, Oid mapping)
 {
-	HealthView	view = {HEALTH_WELL, 0};
+	HealthView	view = {HEALTH_WELL, 0, false};
 	BreakerRules rules = current_rules();
 	int64		now = clock_us();
 	EndpointBucket *bucket;
@@ -312,7 +312,11 @@ health_look(uint64 endpoint, Oid mapping)
 	if (slot != NULL &&
 		breaker_state(&slot->breaker, &rules, now,
 					  &view.until_us) == BREAKER_OPEN)
+	{
 		view.verdict = HEALTH_BROKEN;
+		view.until_us = breaker_next_look(&slot->breaker, now);
+		view.probing = slot->breaker.state == BREAKER_HALF_OPEN;
+	}
 	SpinLockRelease(&bucket->mutex);
 	if (view.verdict == HEALTH_WELL)
 		(void) look_at_pair(endpoint, mapping, now, &view);

@@ -28,6 +28,7 @@ typedef struct HealthView
 {
 	HealthVerdict verdict;
 	int64		until_us;		/* clock_us() */
+	bool		probing;		/* broken, but that may change before then */
 } HealthView;
 
 #define HEALTH_SEEN_LEN 80

@@ -368,18 +368,19 @@ end_waits(Session *session)
 
 /* ---- questions ---- */
 
-/* There is nobody whom a session could ask while it waits. */
+/*
+ * There is nobody whom a session could ask while it waits.  Nothing in the chain
+ * catches that: it would take the wrong way of calling it for an answer.
+ */
 static void
-refuse_ask(Session *session, Task *task)
+refuse_ask(const Task *task)
 {
-	MemoryContext old = MemoryContextSwitchTo(session->cxt);
-	StepError  *error = step_error_make(CLASS_SQL,
-										"\"ask\" works in jobs only", NULL,
-										"Enqueue the chain: SELECT chaincall.submit(...); or give the answer in \"mock\".");
-
-	error->sqlstate = ERRCODE_FEATURE_NOT_SUPPORTED;
-	MemoryContextSwitchTo(old);
-	plan_fail(session->plan, task, error);
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("step %s: \"ask\" works in jobs only", task->path),
+			 errhint("Enqueue the chain: SELECT chaincall.submit(...); or give the answer in \"mock\"."),
+			 errcontext("chain %s, step %s, line %d", task->chain, task->path,
+						task->step->line)));
 }
 
 /* ---- the loop ---- */
@@ -404,7 +405,7 @@ run_loop(Session *session)
 		if (task != NULL && task->kind == TASK_WAIT)
 			start_wait(session, task);
 		else if (task != NULL && task->kind == TASK_ASK)
-			refuse_ask(session, task);
+			refuse_ask(task);
 		else if (task != NULL)
 		{
 			if (session->unsettled)

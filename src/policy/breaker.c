@@ -26,6 +26,9 @@
  */
 #include "policy/breaker.h"
 
+/* After what time it is worth asking what has become of a probe. */
+#define FIRST_LOOK_US INT64_C(100000)
+
 static void
 change(Breaker *breaker, BreakerState state)
 {
@@ -146,6 +149,22 @@ breaker_state(const Breaker *breaker, const BreakerRules *rules,
 }
 
 /*
+ * When an attempt that must not pass now asks again: at the end of the rest.
+ * What becomes of a probe may be known at any moment, so then it is after as
+ * long as that has been in the air already: who waits for a service that has
+ * come back loses as much again at most, and asks a few times only.
+ */
+int64_t
+breaker_next_look(const Breaker *breaker, int64_t now_us)
+{
+	int64_t		flown = now_us - breaker->probed_us;
+	int64_t		look = now_us + (flown > FIRST_LOOK_US ? flown : FIRST_LOOK_US);
+
+	return breaker->state == BREAKER_HALF_OPEN && look < breaker->until_us ?
+		look : breaker->until_us;
+}
+
+/*
  * An attempt begins.  False: it must not.  When it would be the probe it is,
  * and others are kept out for probe_us or until its outcome is told.  *epoch
  * goes to breaker_end().
@@ -161,6 +180,7 @@ breaker_enter(Breaker *breaker, const BreakerRules *rules, int64_t now_us,
 		case BREAKER_OPEN:
 			return false;
 		case BREAKER_HALF_OPEN:
+			breaker->probed_us = now_us;
 			breaker->until_us = now_us + probe_us;
 			change(breaker, BREAKER_HALF_OPEN);
 			break;

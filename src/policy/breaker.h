@@ -51,6 +51,7 @@ typedef struct Breaker
 	int64_t		since_us;		/* it is not closed since; closed: when it closed */
 	int64_t		rest_us;		/* of this rest, without jitter */
 	int64_t		until_us;		/* end of the rest, or of the wait for the probe */
+	int64_t		probed_us;		/* when the last probe began */
 	int64_t		failing_us;		/* first failure since the last success; 0: none */
 	int64_t		failed_us;		/* the last failure */
 	BreakerSlice slices[BREAKER_SLICES];
@@ -59,6 +60,7 @@ typedef struct Breaker
 extern BreakerState breaker_state(const Breaker *breaker,
 								  const BreakerRules *rules, int64_t now_us,
 								  int64_t *until_us);
+extern int64_t breaker_next_look(const Breaker *breaker, int64_t now_us);
 extern bool breaker_enter(Breaker *breaker, const BreakerRules *rules,
 						  int64_t now_us, int64_t probe_us, uint32_t *epoch);
 extern bool breaker_end(Breaker *breaker, const BreakerRules *rules,

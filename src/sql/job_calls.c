@@ -243,7 +243,9 @@ typedef struct JobState
 	char	   *state;			/* NULL: no such job */
 	Jsonb	   *output;
 	Jsonb	   *error;
+	char	   *waits_on;
 	bool		own;			/* this transaction inserted it */
+	bool		asked;			/* of a failed one: somebody wants it to go on */
 } JobState;
 
 /* A column of the row that SPI has found, copied out of it; NULL for null. */
@@ -269,7 +271,10 @@ read_job(const pg_uuid_t *id)
 
 	connect_spi();
 	execute(kept_plan(&plan,
-					  "SELECT state, output, error, xmin FROM chaincall.job WHERE id OPERATOR(pg_catalog.=) $1",
+					  "SELECT j.state, j.output, j.error, j.xmin, j.waits_on, CASE WHEN j.state OPERATOR(pg_catalog.=) 'failed' THEN EXISTS ("
+					  " SELECT FROM chaincall.action a WHERE a.job OPERATOR(pg_catalog.=) $1 AND a.state OPERATOR(pg_catalog.=) 'pending'"
+					  " AND a.action OPERATOR(pg_catalog.=) ANY (ARRAY['retry', 'resolve', 'discard']::pg_catalog.text[])) ELSE false END"
+					  " FROM chaincall.job j WHERE j.id OPERATOR(pg_catalog.=) $1",
 					  lengthof(types), types),
 			values, NULL, SPI_OK_SELECT);
 	if (SPI_processed > 0)
@@ -281,6 +286,13 @@ read_job(const pg_uuid_t *id)
 		job.state = MemoryContextStrdup(cxt,
 										SPI_getvalue(SPI_tuptable->vals[0],
 													 SPI_tuptable->tupdesc, 1));
+		job.waits_on = SPI_getvalue(SPI_tuptable->vals[0],
+									SPI_tuptable->tupdesc, 5);
+		if (job.waits_on != NULL)
+			job.waits_on = MemoryContextStrdup(cxt, job.waits_on);
+		job.asked = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0],
+											   SPI_tuptable->tupdesc, 6,
+											   &isnull));
 		job.output = json_column(cxt, 2);
 		job.error = json_column(cxt, 3);
 		job.own = !isnull &&
@@ -351,7 +363,8 @@ has_succeeded(const pg_uuid_t *id, const JobState *job)
 				 errhint("It was never committed, was thrown away since, or belongs to another role.")));
 	if (strcmp(job->state, "succeeded") == 0)
 		return true;
-	if (strcmp(job->state, "failed") == 0)
+	/* what was asked of it before is seen to first */
+	if (strcmp(job->state, "failed") == 0 && !job->asked)
 		raise_failure(id, job->error);
 	if (strcmp(job->state, "cancelled") == 0 ||
 		strcmp(job->state, "expired") == 0)
@@ -414,6 +427,33 @@ wait_for_word(bool told, TimestampTz until)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/* What an unfinished job waits for, in words. */
+static char *
+describe_waiting(const JobState *job)
+{
+	if (strcmp(job->state, "waiting") == 0 && job->waits_on != NULL)
+		return strcmp(job->waits_on, "answer") == 0 ?
+			"It is waiting for an answer." :
+			psprintf("It is waiting for %s to be resumed.", job->waits_on);
+	return psprintf("It is %s.", job->state);
+}
+
+/* The time that the caller gives is over. */
+static void
+raise_late(const pg_uuid_t *id, const JobState *job)
+{
+	bool		alone = !RecoveryInProgress() &&
+		worker_count(WORKER_CALLER, MyDatabaseId, InvalidOid) == 0;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_CHAIN_TIMEOUT),
+			 errmsg("job %s has not ended yet", ids_uuid_text(id)),
+			 errdetail_internal("%s", describe_waiting(job)),
+			 alone ?
+			 errhint("No worker runs jobs in this database: look at chaincall.workers and max_worker_processes, and into the server's log.") :
+			 errhint("Give more time, or ask again later; the job goes on.")));
+}
+
 static Jsonb *
 wait_for_output(const pg_uuid_t *id, const Interval *timeout)
 {
@@ -430,11 +470,7 @@ wait_for_output(const pg_uuid_t *id, const Interval *timeout)
 			return job.output ? job.output : json_null();
 		check_waiting(id, &job);
 		if (GetCurrentTimestamp() >= until)
-			ereport(ERROR,
-					(errcode(ERRCODE_CHAIN_TIMEOUT),
-					 errmsg("job %s has not ended yet", ids_uuid_text(id)),
-					 errdetail("It is %s.", job.state),
-					 errhint("Give more time, or ask again later; the job goes on.")));
+			raise_late(id, &job);
 		wait_for_word(told, until);
 	}
 }

@@ -392,7 +392,7 @@ $s->must('CREATE ROLE board_role; GRANT board_role TO stranger');
 $app->must(<<'SQL');
 CREATE FUNCTION asks(t text) RETURNS text LANGUAGE chaincall AS $$
 steps:
-  before: {wait: 1 s}
+  before: {wait: 3 s}
   signed: {ask: "Sign {{t}}?", to: board_role, returns: {yes: boolean}, after: before}
   done: {value: "{{t}}: {{signed.yes}}"}
 $$;

@@ -74,7 +74,7 @@ test_opening(void)
 	ok(state(&breaker, now) == BREAKER_CLOSED, "nine failures are too few");
 	ok(attempt(&breaker, now, BREAKER_FAILED), "the tenth opens it");
 	ok(breaker_state(&breaker, &rules, now, &until) == BREAKER_OPEN &&
-	   until == now + S, "it rests for a second");
+	   until == now + S && breaker_next_look(&breaker, now) == until, "it rests for a second");
 	ok(breaker.since_us == now, "and says since when");
 
 	breaker = (Breaker){0};
@@ -152,6 +152,9 @@ test_probe(void)
 	ok(!breaker_enter(&breaker, &rules, now + S, PROBE, &other), "alone");
 	ok(breaker_state(&breaker, &rules, now + S, &until) == BREAKER_OPEN &&
 	   until == now + S + PROBE, "others are told until when");
+	ok(breaker_next_look(&breaker, now + S) < now + 2 * S, "but look for the outcome before");
+	ok(breaker_next_look(&breaker, now + 3 * S) == now + 5 * S, "the longer it takes the less often");
+	ok(breaker_next_look(&breaker, now + S + PROBE - 1) == now + S + PROBE, "until then at most");
 	ok(!breaker_end(&breaker, &rules, now + 2 * S, probe, BREAKER_HEALTHY, 0.5) &&
 	   state(&breaker, now + 2 * S) == BREAKER_CLOSED, "its success closes it");
 	attempts(&breaker, 9, now + 2 * S, BREAKER_FAILED);
