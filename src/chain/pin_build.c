@@ -38,18 +38,14 @@ typedef struct PinBuild
 
 /* ---- names ---- */
 
-static const char *
-type_name(Oid type)
+static char *
+type_text(Oid type)
 {
 	return format_type_extended(type, -1, FORMAT_TYPE_FORCE_QUALIFY);
 }
 
-/*
- * The function as schema.name(types), types of pg_catalog without it, palloc'd.
- * Raises where it was dropped.
- */
-char *
-pin_signature(Oid function)
+static char *
+signature_text(Oid function)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Form_pg_proc proc;
@@ -67,7 +63,7 @@ pin_signature(Oid function)
 												NameStr(proc->proname)));
 	for (int i = 0; i < proc->pronargs; i++)
 	{
-		const char *name = type_name(proc->proargtypes.values[i]);
+		char	   *name = type_text(proc->proargtypes.values[i]);
 
 		if (strncmp(name, "pg_catalog.", strlen("pg_catalog.")) == 0)
 			name += strlen("pg_catalog.");
@@ -76,6 +72,43 @@ pin_signature(Oid function)
 	appendStringInfoChar(&text, ')');
 	ReleaseSysCache(tuple);
 	return text.data;
+}
+
+/* As it is written however the session has quote_all_identifiers. */
+static char *
+plainly_quoted(char *(*write) (Oid object), Oid object)
+{
+	bool		quote_all = quote_all_identifiers;
+	char	   *volatile text = NULL;
+
+	quote_all_identifiers = false;
+	PG_TRY();
+	{
+		text = write(object);
+	}
+	PG_FINALLY();
+	{
+		quote_all_identifiers = quote_all;
+	}
+	PG_END_TRY();
+	return text;
+}
+
+static const char *
+type_name(Oid type)
+{
+	return plainly_quoted(type_text, type);
+}
+
+/*
+ * The function as schema.name(types), types of pg_catalog without it, palloc'd.
+ * Raises where it was dropped.  It is how jobs, policies and dedupe_keys name a
+ * chain, so it must be the same in all sessions.
+ */
+char *
+pin_signature(Oid function)
+{
+	return plainly_quoted(signature_text, function);
 }
 
 /* The path as it is now: "$user" and schemas that do not exist are resolved. */

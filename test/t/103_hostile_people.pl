@@ -129,6 +129,19 @@ for ([ q{set_ttl('plain', '0')}, '22023', qr/^jobs cannot expire before/ ], [ q{
 is($mallory->run(q{SELECT chaincall.pause('chain', 'public.plain')})->{state}, '42501', 'a chain is paused by its owner');
 is($mallory->run(q{SELECT chaincall.pause('model', 'small')})->{state}, '42501', 'a model by who may change it');
 
+# a chain has one name, whatever a session's settings are
+$victim->must(q{SELECT chaincall.pause('chain', 'plain')});
+{
+	my $quoting = session($node, user => 'mallory', dbname => 'postgres', sql => 'SET quote_all_identifiers = on');
+	my $job = submit($quoting, 'public.plain', '{"t": "now"}');
+
+	wait_sql($s, "SELECT state = 'waiting' OR finished_at IS NOT NULL FROM chaincall.job WHERE id = '$job'");
+	is($s->must("SELECT chain, state, waits_on FROM chaincall.job WHERE id = '$job'"), 'public.plain(text)|waiting|chain public.plain(text)', 'a paused chain is paused for who quotes all names');
+	$victim->must(q{SELECT chaincall.resume('chain', 'plain')});
+	is($quoting->must("SELECT chaincall.result('$job', '60 s')"), '"now"', 'and resumed');
+	$quoting->quit;
+}
+
 # ---- who is asked ----
 
 {
