@@ -9,7 +9,9 @@
  *
  * Nobody is waited for: what is locked is put off, and with it what was asked
  * of the same job later, so that what one person asks of a job is applied in
- * the order in which it was asked for.  Cancels go before the others of other
+ * the order in which it was asked for.  Where a lock had to be waited for after
+ * all (a key that an open transaction has inserted), the rest of what that author
+ * asks is put off, and only that.  Cancels go before the others of other
  * jobs, both a slice at a time, and people take turns in each: neither thousands
  * of retries nor somebody else's thousands of cancels keep calls in the air.
  *
@@ -41,6 +43,7 @@
 #define MOST_OF_AUTHOR 5000		/* that are looked at in one go */
 #define SLICE_US 50000			/* for what is settled, of cancels and of all */
 #define LONGEST_US 1000000		/* with what is put off */
+#define MOST_LOCKS 10			/* waited for in one go; then somebody has a table */
 #define MAX_REASON 1000			/* bytes */
 
 /* What a pass has done so far. */
@@ -51,8 +54,9 @@ typedef struct Outcome
 	int64		settling_us;
 	bool		time_is_up;
 	HTAB	   *held;			/* subjects of which something is put off */
+	HTAB	   *waiting;		/* authors of whose actions one met a lock */
+	int			locks;			/* that were waited for */
 	ErrorData  *error;			/* the first one; not of locks */
-	bool		locked;			/* somebody holds a table */
 	MemoryContext cxt;
 } Outcome;
 
@@ -89,9 +93,10 @@ PENDING_SQL(" AND a.action = 'cancel'", " AND a.id = (SELECT b.id FROM chaincall
 /* then all: a cancel that is not the first has its place among the others */
 static const char all_sql[] = PENDING_SQL("", "");
 
+/* IS NOT DISTINCT FROM keeps the planner off the indexes of all that is pending */
 static const char lock_sql[] =
 "SELECT a.step, a.input, a.output FROM chaincall.action a"
-" WHERE a.id = $1 AND a.state = 'pending' FOR UPDATE SKIP LOCKED";
+" WHERE a.id = $1 AND a.state IS NOT DISTINCT FROM 'pending' FOR UPDATE SKIP LOCKED";
 
 #define TARGET_SQL \
 "SELECT q.owner, q.state, q.worker, q.finished_at, q.expires_at, q.priority, q.chain, q.definition" \
@@ -102,7 +107,7 @@ static const char lock_target_sql[] = TARGET_SQL " FOR UPDATE SKIP LOCKED";
 
 static const char settle_sql[] =
 "UPDATE chaincall.action a SET state = $2, reason = $3, applied_at = pg_catalog.clock_timestamp()"
-" WHERE a.id = $1 AND a.state = 'pending'";
+" WHERE a.id = $1 AND a.state IS NOT DISTINCT FROM 'pending'";
 
 static const char cancel_sql[] =
 "WITH picked AS MATERIALIZED (SELECT q.id FROM chaincall.job q"
@@ -436,25 +441,31 @@ is_actions_fault(const ErrorData *error)
 		category == ERRCODE_PROGRAM_LIMIT_EXCEEDED;
 }
 
-/* The error just caught; gives why the action is refused, or NULL. */
+/* The error just caught; gives why the action is refused, in cxt, or NULL. */
 static char *
-note_error(Outcome *outcome)
+note_error(Outcome *outcome, MemoryContext cxt)
 {
 	ErrorData  *error;
+	char	   *reason = NULL;
 
 	MemoryContextSwitchTo(outcome->cxt);
 	error = CopyErrorData();
+	MemoryContextSwitchTo(cxt);
 	FlushErrorState();
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		ReThrowError(error);
 	if (is_actions_fault(error))
-		return error->detail ? psprintf("%s (%s)", error->message, error->detail) :
-			error->message;
-	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-		outcome->locked = true;
+		reason = error->detail ? psprintf("%s (%s)", error->message, error->detail) :
+			pstrdup(error->message);
+	else if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		outcome->locks++;
 	else if (outcome->error == NULL)
+	{
 		outcome->error = error;
-	return NULL;
+		return NULL;
+	}
+	FreeErrorData(error);
+	return reason;
 }
 
 /*
@@ -484,7 +495,7 @@ run_alone(Action *action, char **reason, Outcome *outcome)
 	}
 	PG_CATCH();
 	{
-		refused = note_error(outcome);
+		refused = note_error(outcome, old);
 		done = false;
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(old);
@@ -498,16 +509,34 @@ run_alone(Action *action, char **reason, Outcome *outcome)
 	return done;
 }
 
+/* Has what was asked before to be settled first? */
+static bool
+must_wait(const Action *action, const Outcome *outcome)
+{
+	return hash_search(outcome->held, &action->subject, HASH_FIND, NULL) != NULL ||
+		hash_search(outcome->waiting, &action->author, HASH_FIND, NULL) != NULL;
+}
+
+static void
+put_off(const Action *action, Outcome *outcome)
+{
+	(void) hash_search(outcome->held, &action->subject, HASH_ENTER, NULL);
+}
+
 static void
 apply_alone(Action *action, Outcome *outcome)
 {
+	int			locks = outcome->locks;
 	int64		began = clock_us();
 	int64		now;
 	char	   *reason = NULL;
 	bool		done;
 
-	if (hash_search(outcome->held, &action->subject, HASH_FIND, NULL) != NULL)
+	if (must_wait(action, outcome))
+	{
+		put_off(action, outcome);
 		return;
+	}
 	done = run_alone(action, &reason, outcome);
 	if (!done && reason != NULL)
 		done = run_alone(action, &reason, outcome);
@@ -515,7 +544,9 @@ apply_alone(Action *action, Outcome *outcome)
 	if (done)
 		outcome->settling_us += now - began;
 	else
-		(void) hash_search(outcome->held, &action->subject, HASH_ENTER, NULL);
+		put_off(action, outcome);
+	if (outcome->locks > locks)
+		(void) hash_search(outcome->waiting, &action->author, HASH_ENTER, NULL);
 	outcome->time_is_up = outcome->settling_us > SLICE_US ||
 		now - outcome->began > LONGEST_US;
 }
@@ -548,7 +579,7 @@ apply_batch(Action *actions, int n, Outcome *outcome)
 	effects->answers = NIL;
 	queue_begin();
 	upkeep_set("lock_timeout", "100ms");
-	for (int i = 0; i < n && !outcome->locked && !outcome->time_is_up; i++)
+	for (int i = 0; i < n && outcome->locks < MOST_LOCKS && !outcome->time_is_up; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		apply_alone(&actions[i], outcome);
@@ -558,15 +589,14 @@ apply_batch(Action *actions, int n, Outcome *outcome)
 }
 
 static HTAB *
-make_held(MemoryContext cxt)
+make_set(const char *name, Size keysize, MemoryContext cxt)
 {
 	HASHCTL		ctl = {0};
 
-	ctl.keysize = sizeof(pg_uuid_t);
-	ctl.entrysize = sizeof(pg_uuid_t);
+	ctl.keysize = keysize;
+	ctl.entrysize = keysize;
 	ctl.hcxt = cxt;
-	return hash_create("chaincall actions put off", 64, &ctl,
-					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	return hash_create(name, 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
 /* Applies what there is, a slice of it; true: there may be more to do. */
@@ -579,10 +609,10 @@ apply_slice(SPIPlanPtr *plan, const char *sql, Outcome *outcome)
 	outcome->began = clock_us();
 	outcome->settling_us = 0;
 	outcome->time_is_up = false;
-	for (int i = 0; i < n && !outcome->locked && !outcome->time_is_up; i += BATCH)
+	for (int i = 0; i < n && outcome->locks < MOST_LOCKS && !outcome->time_is_up; i += BATCH)
 		apply_batch(&actions[i], Min(n - i, BATCH), outcome);
 	/* what is settled may have been in the way of more, such as of a cancel */
-	return outcome->settling_us > 0 && !outcome->locked;
+	return outcome->settling_us > 0 && outcome->locks < MOST_LOCKS;
 }
 
 /*
@@ -600,9 +630,12 @@ queue_apply_actions(void)
 	bool		more;
 
 	outcome.effects.ended.ids = palloc(BATCH * sizeof(pg_uuid_t));
-	outcome.held = make_held(outcome.cxt);
+	outcome.held = make_set("chaincall actions put off", sizeof(pg_uuid_t),
+							outcome.cxt);
+	outcome.waiting = make_set("chaincall authors of actions", sizeof(Oid),
+							   outcome.cxt);
 	more = apply_slice(&cancels, cancels_sql, &outcome);
-	if (!outcome.locked && apply_slice(&all, all_sql, &outcome))
+	if (outcome.locks < MOST_LOCKS && apply_slice(&all, all_sql, &outcome))
 		more = true;
 	action_forget_definition();
 	if (outcome.error != NULL)

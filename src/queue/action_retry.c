@@ -26,21 +26,27 @@ static const char requeue_sql[] =
 static const char discard_sql[] =
 "UPDATE chaincall.job SET state = 'cancelled' WHERE id = $1";
 
+/*
+ * acknowledged_at IS NULL, in words that keep the planner off the index of all
+ * alerts that are open.
+ */
+#define IS_OPEN "coalesce(a.acknowledged_at, 'infinity') = 'infinity'"
+
 /* a null for each that somebody has locked */
 static const char letters_sql[] =
 "SELECT l.id FROM chaincall.alert a LEFT JOIN LATERAL (SELECT b.id FROM chaincall.alert b WHERE b.id = a.id"
 "  FOR UPDATE SKIP LOCKED) l ON true"
-" WHERE a.job = $1 AND a.kind = 'dead_letter' AND a.acknowledged_at IS NULL";
+" WHERE a.job = $1 AND a.kind = 'dead_letter' AND " IS_OPEN;
 
 static const char alert_sql[] =
 "SELECT a.owner, a.acknowledged_at IS NOT NULL FROM chaincall.alert a WHERE a.id = $1";
 
 static const char lock_alert_sql[] =
-"SELECT a.id FROM chaincall.alert a WHERE a.id = $1 AND a.acknowledged_at IS NULL FOR UPDATE SKIP LOCKED";
+"SELECT a.id FROM chaincall.alert a WHERE a.id = $1 AND " IS_OPEN " FOR UPDATE SKIP LOCKED";
 
 static const char acknowledge_sql[] =
 "UPDATE chaincall.alert a SET acknowledged_by = $2, acknowledged_at = pg_catalog.clock_timestamp()"
-" FROM pg_catalog.unnest($1) AS e(id) WHERE a.id = e.id AND a.acknowledged_at IS NULL";
+" FROM pg_catalog.unnest($1) AS e(id) WHERE a.id = e.id AND " IS_OPEN;
 
 /* ---- alerts ---- */
 

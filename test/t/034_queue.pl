@@ -208,6 +208,37 @@ subtest 'what runs is ended at once' => sub {
 	});
 };
 
+subtest 'an open transaction holds up no action but its own' => sub {
+	my $first = submit($author, 'says', '{"t": "keyed"}', "dedupe_key => 'k'");
+	wait_jobs($s, "id = '$first'");
+	my $open = session($node, user => 'author');
+	$open->must('BEGIN');
+	submit($open, 'says', '{"t": "not committed"}', "dedupe_key => 'k'");
+	# where nothing is left to replace, a job is enqueued anew, and its key is that of the open transaction
+	my $replace = $author->must(qq{INSERT INTO chaincall.action (job, action, input) VALUES ('$first', 'replace', '{"t": "newer"}') RETURNING id});
+	my $later = submit($other, 'says', '{"t": "x"}', "run_at => now() + '1 day'");
+	my $cancel = $other->must("SELECT chaincall.cancel('$later')");
+	wait_sql($s, "SELECT state = 'applied' FROM chaincall.action WHERE id = '$cancel'");
+	is($s->must("SELECT state FROM chaincall.action WHERE id = '$replace'"), 'pending', 'what meets the open transaction is put off');
+	$open->must('COMMIT');
+	wait_sql($s, "SELECT state <> 'pending' FROM chaincall.action WHERE id = '$replace'");
+	$open->quit;
+};
+
+subtest 'many actions at once' => sub {
+	$s->must(q{INSERT INTO chaincall.job (chain, input, run_at) SELECT 'says', '{"t": "x"}', now() + '1 day' FROM generate_series(1, 4000)});
+	# statistics of a time when nothing is pending: no plan may be built on that
+	$s->must('VACUUM ANALYZE chaincall.action; VACUUM ANALYZE chaincall.job');
+	my $read = q{SELECT sum(pg_stat_get_tuples_returned(i)) FROM unnest('{chaincall.action_pending, chaincall.action_cancels, chaincall.action_first}'::regclass[]) i};
+	my $before = $s->must($read);
+	$s->must(q{SELECT count(chaincall.cancel(id)) FROM chaincall.job WHERE run_at > now() AND state = 'waiting'});
+	wait_sql($s, "SELECT NOT EXISTS (SELECT FROM chaincall.action WHERE state = 'pending')");
+	is($s->must(q{SELECT count(*) FROM chaincall.job WHERE run_at > now() AND state = 'waiting'}), 0, 'all are applied');
+	wait_sql($s, "SELECT ($read) > $before");
+	$read = $s->must($read) - $before;
+	cmp_ok($read, '<', 2_000_000, "each looks at its own row, not at all that are pending ($read read)");
+};
+
 $_->quit for $s, $author, $other;
 $node->stop;
 done_testing();
