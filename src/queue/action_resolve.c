@@ -40,6 +40,15 @@ run_on_step(SPIPlanPtr plan, const Action *action)
 	action_run(plan, values, NULL);
 }
 
+static void
+close_question(const Action *action)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {UUIDOID, TEXTOID};
+
+	run_on_step(local_plan(&plan, close_sql, 2, types), action);
+}
+
 /* ---- the check of what is given ---- */
 
 typedef struct CheckArg
@@ -71,6 +80,8 @@ fitting_output(const Action *action, const Target *target, const Step *step,
 
 	if (!action_step_open(action, target))
 	{
+		/* its caller may have died between the answer and the end of the step */
+		close_question(action);
 		*why = psprintf(step->kind == STEP_ASK ? "step %s is answered already" :
 						"step %s has succeeded already", action->step);
 		return NULL;
@@ -190,15 +201,6 @@ is_asked(const Action *action, const Target *target)
 	if (!read_question(action, &role))
 		role = asked_role(action, target);
 	return OidIsValid(role) && has_privs_of_role(action->author, role);
-}
-
-static void
-close_question(const Action *action)
-{
-	static SPIPlanPtr plan = NULL;
-	Oid			types[] = {UUIDOID, TEXTOID};
-
-	run_on_step(local_plan(&plan, close_sql, 2, types), action);
 }
 
 /* The job goes on: who runs it is told, or it is queued. */

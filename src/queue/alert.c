@@ -110,11 +110,12 @@ tell(const pg_uuid_t *alert, const pg_uuid_t *job)
 	telling_since = GetCurrentTransactionStartTimestamp();
 }
 
-/* A transaction was committed: what it had to tell is told. */
+/* A transaction was committed: what it had to tell, if anything, is told. */
 void
 queue_alerts_told(void)
 {
-	telling_since = 0;
+	if (telling_since == GetCurrentTransactionStartTimestamp())
+		telling_since = 0;
 }
 
 /* ---- rows ---- */

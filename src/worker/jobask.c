@@ -145,6 +145,29 @@ role_work(void *arg)
 				 errhint("Create the role, or name another one.")));
 }
 
+/* Nobody needs an answer any more; the row may be an earlier life's. */
+static void
+close_question(JobTask *jt)
+{
+	MemoryContext old = MemoryContextSwitchTo(save_context());
+	QuestionRow *row = make_row(jt);
+
+	MemoryContextSwitchTo(old);
+	saveask_put(jt->job, ASK_CLOSE, row);
+}
+
+/*
+ * The step is about to end.  Who answers deletes the question's row, but may
+ * have done so before we wrote it.
+ */
+static void
+end_ask(JobTask *jt)
+{
+	if (jt->asking)
+		close_question(jt);
+	jobtask_unlist(jt);
+}
+
 static void
 fail(JobTask *jt, StepError *error)
 {
@@ -152,7 +175,7 @@ fail(JobTask *jt, StepError *error)
 
 	jobspan_fail(jt, &row, error);
 	jobtask_remember(jt, NULL);
-	jobtask_unlist(jt);
+	end_ask(jt);
 	plan_fail(jt->job->plan, jt->task, error);
 }
 
@@ -202,14 +225,14 @@ take(JobTask *jt, Jsonb *answer)
 	MemoryContextSwitchTo(old);
 	if (error != NULL)
 	{
-		jobtask_unlist(jt);
+		end_ask(jt);
 		plan_fail(job->plan, jt->task, error);
 		return true;
 	}
 	if (check.value != NULL)
 	{
 		jobtask_remember(jt, check.value);
-		jobtask_unlist(jt);
+		end_ask(jt);
 		plan_succeed(job->plan, jt->task, check.value);
 		return true;
 	}
@@ -238,7 +261,7 @@ look(JobTask *jt)
 		old = MemoryContextSwitchTo(jt->job->cxt);
 		error = step_error_copy(error);
 		MemoryContextSwitchTo(old);
-		jobtask_unlist(jt);
+		end_ask(jt);
 		plan_fail(jt->job->plan, jt->task, error);
 		return FOUND_ANSWER;
 	}
@@ -318,16 +341,9 @@ jobask_look(Job *job)
 void
 jobask_drop(JobTask *jt)
 {
-	MemoryContext old;
-	QuestionRow *row;
-
 	/* a job that leaves takes its questions with it, or lets them stay */
-	if (jt->job->leaving || !jt->asking)
-		return;
-	old = MemoryContextSwitchTo(save_context());
-	row = make_row(jt);
-	MemoryContextSwitchTo(old);
-	saveask_put(jt->job, ASK_CLOSE, row);
+	if (!jt->job->leaving && jt->asking)
+		close_question(jt);
 }
 
 /* The paths of the open asks, nasks of them, palloc'd. */

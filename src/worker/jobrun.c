@@ -488,11 +488,15 @@ start_tasks(Job *job)
 		window_starve(job, true);
 }
 
-/* All that is stored has been given to the plan: its deadlines count. */
+/*
+ * All that is stored has been given to the plan: its deadlines count.  A wait
+ * whose time has come is over first, and what is stored behind it.
+ */
 static void
 catch_up(Job *job)
 {
-	if (!job->catching_up || job->is_ready || job->starved)
+	if (!job->catching_up || job->is_ready || job->starved ||
+		jobtask_next_wait(job) <= clock_us())
 		return;
 	job->catching_up = false;
 	plan_caught_up(job->plan);

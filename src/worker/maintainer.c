@@ -474,6 +474,16 @@ sleep_ms(void)
 	return (long) (Max(nearest - now, 0) + MS - 1) / MS;
 }
 
+/* Sleeps while answers to the webhook's requests may come. */
+static void
+wait_for_answers(void)
+{
+	MemoryContextSwitchTo(duty_context);
+	(void) http_turn(clock_us() + sleep_ms() * MS);
+	MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContextReset(duty_context);
+}
+
 /* The maintainer of a database; bgw_main. */
 void
 chaincall_maintainer_main(Datum arg)
@@ -497,7 +507,7 @@ chaincall_maintainer_main(Datum arg)
 			break;
 		pgstat_report_activity(STATE_IDLE, NULL);
 		if (webhook_in_flight())
-			(void) http_turn(clock_us() + sleep_ms() * MS);
+			wait_for_answers();
 		else
 			worker_sleep(sleep_ms());
 	}

@@ -120,8 +120,10 @@ post_done(HttpExchange *exchange, const HttpAnswer *answer, void *arg)
 		note_failure(answer->message ? answer->message : "no answer", true);
 	else
 	{
-		note_failure(psprintf("it answered %d", answer->status),
-					 is_servers_fault(answer));
+		char		words[40];
+
+		snprintf(words, sizeof(words), "it answered %d", answer->status);
+		note_failure(words, is_servers_fault(answer));
 		if (answer->retry_after != NULL)
 			(void) retry_after_ms(answer->retry_after, unix_ms, &asks_again_ms);
 	}

@@ -62,6 +62,24 @@ steps:
       b: {value: "{{a}}!"}
   out: {value: "{{both}}"}
 $$;
+CREATE FUNCTION rested(name text) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  both:
+    timeout: 4 s
+    on_error: {value: "{{error.class}}"}
+    steps:
+      nap: {wait: 200 ms}
+      a: {ask: "{{name}}?", after: nap}
+      b: {value: "{{a}}!"}
+  out: {value: "{{both}}"}
+$$;
+CREATE FUNCTION two(name text) RETURNS text LANGUAGE chaincall AS $$
+steps:
+  nap: {wait: 3 s}
+  a: {ask: "{{name}}?", to: temps, on_error: {value: gone}}
+  b: {ask: "and now?", after: [a, nap]}
+  out: {value: "{{a}} {{b}}"}
+$$;
 CREATE FUNCTION skipped(name text) RETURNS text LANGUAGE chaincall AS $$
 steps:
   a: {ask: "{{name}}?", timeout: 1 s, on_error: skip}
@@ -259,6 +277,8 @@ wait_sql($session, "SELECT steps_done = 0 AND waits_for = 'slow' FROM chaincall.
 slip_in($job, 'a', $lost);
 wait_sql($session, "SELECT steps_done = 1 FROM chaincall.job_status WHERE id = '$job'");
 pass('an answer to a job in hand is found though its message got lost');
+wait_sql($session, "SELECT state = 'running' AND NOT EXISTS (SELECT FROM chaincall.question q WHERE q.job = j.id) FROM chaincall.job j WHERE id = '$job'");
+pass('and its question is gone, though it was written after the answer');
 $session->must("SELECT chaincall.cancel('$job')");
 wait_jobs($session);
 $job = submit($session, 'busy', '{"name": "what"}');
@@ -278,6 +298,30 @@ wait_sql($session, "SELECT count(*) > 1 FROM chaincall.span WHERE job = '$job' A
 $session->must('INSERT INTO fuse VALUES (1)');
 is(result($job), '"once"', 'what is tried again asks nobody again');
 is($session->must("SELECT count(*) FROM chaincall.span WHERE job = '$job' AND path = 'f/a'"), 1, 'since it has its answer');
+
+$session->must('CREATE ROLE temps');
+$job = submit($session, 'two', '{"name": "what"}');
+parked($job);
+is(questions($job), 1, 'a role is asked');
+$session->must('DROP ROLE temps');
+wait_sql($session, "SELECT string_agg(path, ' ') = 'b' FROM chaincall.question WHERE job = '$job'");
+pass('where the job comes back and the role is gone, the step fails and its question goes');
+answer($job, 'b', '"later"');
+is(result($job), '"gone later"', 'and the job goes on');
+
+$session->must('CREATE ROLE temps');
+$job = submit($session, 'two', '{"name": "what"}');
+parked($job);
+answer($job, 'a', '"yes"');
+wait_sql($session, "SELECT string_agg(path, ' ') = 'b' FROM chaincall.question WHERE job = '$job'");
+parked($job);
+# as a caller leaves it that dies between an early answer, its own commit and the end of the step
+$session->must("INSERT INTO chaincall.question (id, job, path, owner, question, created_at) SELECT gen_random_uuid(), job, 'a', owner, 'what?', now() FROM chaincall.question WHERE job = '$job'");
+answer($job, 'a', '"no"');
+wait_sql($session, "SELECT count(*) = 1 FROM chaincall.action WHERE job = '$job' AND state = 'refused' AND reason LIKE '%answered already'");
+is($session->must("SELECT string_agg(path, ' ') FROM chaincall.question WHERE job = '$job'"), 'b', 'a question that was left behind goes with the next answer');
+answer($job, 'b', '"no"');
+is(result($job), '"yes no"', 'which changes nothing');
 
 # ---- timeouts ----
 
@@ -300,6 +344,12 @@ $job = submit($session, 'limited', '{"name": "what"}');
 parked($job);
 slip_in($job, 'both/a', $in_time);
 is(result($job), '"in time!"', 'an answer in time counts though the job comes back when its time is up');
+
+$job = submit($session, 'rested', '{"name": "what"}');
+wait_sql($session, "SELECT count(*) = 1 FROM chaincall.question WHERE job = '$job'");
+parked($job);
+slip_in($job, 'both/a', $in_time);
+is(result($job), '"in time!"', 'behind a wait in the same timeout too');
 
 $job = submit($session, 'skipped', '{"name": "what"}');
 wait_sql($session, "SELECT count(*) = 1 FROM chaincall.question WHERE job = '$job' AND path = 'b'");
