@@ -22,9 +22,6 @@
 static const char question_sql[] =
 "SELECT q.to_role FROM chaincall.question q WHERE q.job = $1 AND q.path = $2";
 
-static const char close_sql[] =
-"DELETE FROM chaincall.question q WHERE q.job = $1 AND q.path = $2";
-
 /* IS NOT DISTINCT FROM keeps the planner off the index of all that wait for answers */
 static const char wake_sql[] =
 "UPDATE chaincall.job SET state = 'queued', waits_on = NULL, run_at = pg_catalog.clock_timestamp()"
@@ -38,15 +35,6 @@ run_on_step(SPIPlanPtr plan, const Action *action)
 	values[0] = UUIDPGetDatum(&action->subject);
 	values[1] = CStringGetTextDatum(action->step);
 	action_run(plan, values, NULL);
-}
-
-static void
-close_question(const Action *action)
-{
-	static SPIPlanPtr plan = NULL;
-	Oid			types[] = {UUIDOID, TEXTOID};
-
-	run_on_step(local_plan(&plan, close_sql, 2, types), action);
 }
 
 /* ---- the check of what is given ---- */
@@ -81,7 +69,7 @@ fitting_output(const Action *action, const Target *target, const Step *step,
 	if (!action_step_open(action, target))
 	{
 		/* its caller may have died between the answer and the end of the step */
-		close_question(action);
+		queue_unask(&action->subject, action->step);
 		*why = psprintf(step->kind == STEP_ASK ? "step %s is answered already" :
 						"step %s has succeeded already", action->step);
 		return NULL;
@@ -248,7 +236,7 @@ resolve_unfinished(const Action *action, const Target *target,
 	if (output == NULL)
 		return action_refuse(action, why);
 	store(action, target, step, output);
-	close_question(action);
+	queue_unask(&action->subject, action->step);
 	wake(action, target, effects);
 	return action_done(action, NULL);
 }

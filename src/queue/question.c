@@ -4,8 +4,10 @@
  *
  * A row is there as long as an answer is of use.  The caller that comes to the
  * step writes it; it goes when the answer is applied, when the step is given up
- * and when the job ends.  A job that comes back asks again what it has asked
- * before: the first row holds.
+ * and when the job ends.  One that somebody has locked just then is skipped, and
+ * goes with the job's other questions or when old rows are deleted (retain.c).
+ * A job that comes back asks again what it has asked before: the first row
+ * holds.
  */
 #include "postgres.h"
 
@@ -23,10 +25,13 @@ static const char ask_sql[] =
 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (job, path) DO NOTHING";
 
 static const char unask_sql[] =
-"DELETE FROM chaincall.question q WHERE q.job = $1 AND q.path = $2";
+"WITH old AS MATERIALIZED (SELECT q.job, q.path FROM chaincall.question q WHERE q.job = $1 AND q.path = $2 FOR UPDATE SKIP LOCKED)"
+" DELETE FROM chaincall.question u USING old o WHERE u.job = o.job AND u.path = o.path";
 
 static const char unask_jobs_sql[] =
-"DELETE FROM chaincall.question q USING pg_catalog.unnest($1) AS e(id) WHERE q.job = e.id";
+"WITH old AS MATERIALIZED (SELECT l.job, l.path FROM pg_catalog.unnest($1) AS e(id),"
+"  LATERAL (SELECT q.job, q.path FROM chaincall.question q WHERE q.job = e.id FOR UPDATE SKIP LOCKED) l)"
+" DELETE FROM chaincall.question u USING old o WHERE u.job = o.job AND u.path = o.path";
 
 static const char refuse_sql[] =
 "UPDATE chaincall.span SET try = $3, class = 'invalid', message = $4"

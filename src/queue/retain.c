@@ -49,9 +49,10 @@ static const char job_spans_sql[] =
 static const char job_actions_sql[] =
 "DELETE FROM chaincall.action a USING pg_catalog.unnest($1) AS o(id) WHERE a.job = o.id AND a.state <> 'pending'";
 
+/* not NOT EXISTS, which would read all such jobs for each row where statistics know of few */
 static const char spans_sql[] =
 "WITH old AS MATERIALIZED (SELECT d.job, d.path, d.try FROM chaincall.span_default d WHERE d.job < $1"
-"  AND NOT EXISTS (SELECT FROM chaincall.job q WHERE q.id = d.job AND q." NEEDS_SPANS ") LIMIT 1000)"
+"  AND (SELECT true FROM chaincall.job q WHERE q.id = d.job AND q." NEEDS_SPANS " LIMIT 1) IS NULL LIMIT 1000)"
 " DELETE FROM chaincall.span_default u USING old o WHERE u.job = o.job AND u.path = o.path AND u.try = o.try";
 
 /* of jobs that are gone, or never were */
@@ -61,13 +62,19 @@ static const char actions_sql[] =
 " DELETE FROM chaincall.action u USING old o WHERE u.id = o.id";
 
 static const char alerts_sql[] =
-"WITH old AS MATERIALIZED (SELECT a.id FROM chaincall.alert a WHERE a.acknowledged_at < $1 LIMIT 1000)"
+"WITH old AS MATERIALIZED (SELECT a.id FROM chaincall.alert a WHERE a.acknowledged_at < $1 LIMIT 1000 FOR UPDATE SKIP LOCKED)"
 " DELETE FROM chaincall.alert u USING old o WHERE u.id = o.id";
 
 static const char open_alerts_sql[] =
 "WITH old AS MATERIALIZED (SELECT a.id FROM chaincall.alert a WHERE a.acknowledged_at IS NULL AND a.created_at < $1"
-"  ORDER BY a.created_at LIMIT 1000)"
+"  ORDER BY a.created_at LIMIT 1000 FOR UPDATE SKIP LOCKED)"
 " DELETE FROM chaincall.alert u USING old o WHERE u.id = o.id";
+
+/* somebody had locked them when their job ended */
+static const char questions_sql[] =
+"WITH old AS MATERIALIZED (SELECT n.job, n.path FROM chaincall.question n WHERE ("
+"  SELECT true FROM chaincall.job q WHERE q.id = n.job AND q.finished_at IS NULL LIMIT 1) IS NULL LIMIT 1000 FOR UPDATE SKIP LOCKED)"
+" DELETE FROM chaincall.question u USING old o WHERE u.job = o.job AND u.path = o.path";
 
 /*
  * Rows that no job names, and those that a newer row with the same body has
@@ -270,8 +277,8 @@ delete_by_id(const char *sql, int nargs, TimestampTz before)
 
 /*
  * Deletes one batch of each: finished jobs, spans in the default partition,
- * answered actions, alerts that were acknowledged or are older still.  True:
- * there may be more.
+ * answered actions, alerts that were acknowledged or are older still, questions
+ * of jobs that have ended.  True: there may be more.
  */
 bool
 queue_retain(void)
@@ -279,7 +286,7 @@ queue_retain(void)
 	Oid			types[] = {TIMESTAMPTZOID};
 	TimestampTz before;
 	Datum		values[1];
-	int			most = 0;
+	int			most = delete_rows(questions_sql, 0, NULL, NULL);
 
 	if (cutoff(setting_keep_jobs_s, &before))
 	{

@@ -39,7 +39,10 @@
 /* A job that waits for answers, or for a model to be resumed, is not parked for less. */
 #define ASK_PARK_US INT64CONST(1000000)
 
-/* One that waits for both is told of answers only, and looks at the model so often. */
+/*
+ * One that waits for both, or for two models, is told of one only and looks at
+ * the other so often.
+ */
 #define HELD_LOOK_US (60 * USECS_PER_SEC)
 
 #define KEPT_DEFINITIONS 256
@@ -528,10 +531,12 @@ next_event(Job *job, bool *parkable)
 			*parkable = false;
 			return next;
 		}
-		if (call_held_by(jt->call) != NULL)
-			job->held_by = call_held_by(jt->call);
-		else
+		if (call_held_by(jt->call) == NULL)
 			next = Min(next, wakes_us);
+		else if (job->held_by == NULL)
+			job->held_by = call_held_by(jt->call);
+		else if (strcmp(job->held_by, call_held_by(jt->call)) != 0)
+			next = Min(next, clock_us() + HELD_LOOK_US);
 	}
 	return next;
 }

@@ -350,6 +350,9 @@ write_singly(void)
 {
 	dlist_iter	iter;
 
+	/* first: a job that fails by one may leave spans behind */
+	if (!saveask_write_singly())
+		return false;
 	for (int i = 0; i < nspans; i++)
 	{
 		StepError  *error;
@@ -361,8 +364,6 @@ write_singly(void)
 		if (error != NULL)
 			refuse_span(&spans[i], error);
 	}
-	if (!saveask_write_singly())
-		return false;
 	dlist_foreach(iter, &ends)
 	{
 		PendingEnd *pending = dlist_container(PendingEnd, node, iter.cur);

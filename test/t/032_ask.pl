@@ -323,6 +323,21 @@ is($session->must("SELECT string_agg(path, ' ') FROM chaincall.question WHERE jo
 answer($job, 'b', '"no"');
 is(result($job), '"yes no"', 'which changes nothing');
 
+my $locked = submit($session, 'plain', '{"name": "what"}');
+$job = submit($session, 'plain', '{"name": "what"}');
+parked($_) for $locked, $job;
+my $locker = session($node);
+$locker->must("BEGIN; SELECT 1 FROM chaincall.question WHERE job = '$locked' FOR UPDATE");
+answer($locked, 'chain', '"one"');
+answer($job, 'chain', '"two"');
+is(result($_), $_ eq $job ? '"two"' : '"one"', 'nobody waits for a question that somebody has locked') for $job, $locked;
+is(questions($locked), 1, 'which is left');
+$locker->must('COMMIT');
+$locker->quit;
+$session->must('SELECT chaincall.maintain()');
+wait_sql($session, "SELECT NOT EXISTS (SELECT FROM chaincall.question WHERE job = '$locked')");
+pass('until old rows are deleted');
+
 # ---- timeouts ----
 
 $job = submit($session, 'limited', '{"name": "what"}');

@@ -239,6 +239,24 @@ subtest 'many actions at once' => sub {
 	cmp_ok($read, '<', 2_000_000, "each looks at its own row, not at all that are pending ($read read)");
 };
 
+subtest 'two paused models' => sub {
+	$author->must(<<'END');
+CREATE FUNCTION asks_both() RETURNS jsonb LANGUAGE chaincall AS $$
+steps:
+  a: {model: echo, prompt: a}
+  b: {model: other, prompt: b}
+  out: {value: ["{{a}}", "{{b}}"]}
+$$;
+END
+	$s->must(q{SELECT chaincall.pause('model', 'echo'), chaincall.pause('model', 'other')});
+	my $job = submit($author, 'asks_both', '{}');
+	wait_sql($s, "SELECT state = 'waiting' FROM chaincall.job WHERE id = '$job'");
+	is($s->must("SELECT waits_on ~ '^model (echo|other)\$', run_at < now() + interval '2 min' FROM chaincall.job WHERE id = '$job'"), 't|t',
+		'who waits for two is told of one, and looks at the other now and then');
+	$s->must(q{SELECT chaincall.resume('model', 'echo'), chaincall.resume('model', 'other')});
+	wait_sql($s, "SELECT state = 'succeeded' FROM chaincall.job WHERE id = '$job'");
+};
+
 $_->quit for $s, $author, $other;
 $node->stop;
 done_testing();
