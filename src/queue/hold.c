@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "catalog/catalog.h"
 #include "catalog/pg_type.h"
 #include "chain/local.h"
@@ -15,6 +16,8 @@
 #include "queue/queue.h"
 #include "queue/upkeep.h"
 #include "utils/builtins.h"
+
+#define PART_US 200000
 
 static const char held_sql[] =
 "WITH RECURSIVE h AS ("
@@ -104,18 +107,25 @@ let_go_batch(const char *waits_on)
 }
 
 /*
- * Queues the jobs that wait on a chain or model which is not paused.  Those
- * that somebody has locked are left for the next time.
+ * Queues the jobs that wait on a chain or model which is not paused, for a
+ * while; true: there are more, call again when others have had their turn.
+ * Those that somebody has locked are left for the next time.
  */
-void
+bool
 queue_let_go(void)
 {
+	int64		until_us = clock_us() + PART_US;
 	List	   *resumed = read_resumed(CurrentMemoryContext);
 	ListCell   *lc;
 
 	foreach(lc, resumed)
 	{
 		while (let_go_batch(lfirst(lc)) == UPKEEP_BATCH)
+		{
 			CHECK_FOR_INTERRUPTS();
+			if (clock_us() >= until_us)
+				return true;
+		}
 	}
+	return false;
 }

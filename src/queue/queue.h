@@ -173,7 +173,7 @@ extern int	queue_recover(void);
 extern void queue_look(void);
 extern int	queue_promote(TimestampTz *next_due);
 extern int	queue_expire(void);
-extern void queue_let_go(void);
+extern bool queue_let_go(void);
 extern bool queue_apply_actions(void);
 extern void queue_make_partitions(void);
 extern void queue_make_first_partitions(void);

@@ -137,8 +137,7 @@ expire(void)
 static bool
 let_go(void)
 {
-	queue_let_go();
-	return false;
+	return queue_let_go();
 }
 
 static bool
@@ -302,7 +301,7 @@ static Duty duties[] = {
 	[DUTY_TELL] = {"telling of alerts", webhook_run, 0, 0, 0, false},
 	{"recovering jobs of dead workers", recover, 0, MINUTE, 20, true},
 	{"applying actions", apply_actions, 0, SECOND, 2, true},
-	{"letting go of jobs that were held", let_go, 0, SECOND, 20, true},
+	{"letting go of jobs that were held", let_go, 0, SECOND, 2, true},
 	{"making partitions", make_partitions, 0, HOUR, 20, false},
 	{"counting queued jobs", recount, 0, 10 * MINUTE, 100, false},
 	{"looking for queued jobs", look, 0, SECOND, 20, false},
