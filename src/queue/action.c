@@ -523,7 +523,7 @@ put_off(const Action *action, Outcome *outcome)
 	(void) hash_search(outcome->held, &action->subject, HASH_ENTER, NULL);
 }
 
-static void
+static bool
 apply_alone(Action *action, Outcome *outcome)
 {
 	int			locks = outcome->locks;
@@ -535,7 +535,7 @@ apply_alone(Action *action, Outcome *outcome)
 	if (must_wait(action, outcome))
 	{
 		put_off(action, outcome);
-		return;
+		return false;
 	}
 	done = run_alone(action, &reason, outcome);
 	if (!done && reason != NULL)
@@ -549,6 +549,7 @@ apply_alone(Action *action, Outcome *outcome)
 		(void) hash_search(outcome->waiting, &action->author, HASH_ENTER, NULL);
 	outcome->time_is_up = outcome->settling_us > SLICE_US ||
 		now - outcome->began > LONGEST_US;
+	return done;
 }
 
 /* ---- batches ---- */
@@ -572,6 +573,8 @@ static void
 apply_batch(Action *actions, int n, Outcome *outcome)
 {
 	Effects    *effects = &outcome->effects;
+	pg_uuid_t	settled[BATCH];
+	int			nsettled = 0;
 
 	effects->ended.n = 0;
 	effects->ended.owners = NIL;
@@ -582,10 +585,13 @@ apply_batch(Action *actions, int n, Outcome *outcome)
 	for (int i = 0; i < n && outcome->locks < MOST_LOCKS && !outcome->time_is_up; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		apply_alone(&actions[i], outcome);
+		if (apply_alone(&actions[i], outcome))
+			settled[nsettled++] = actions[i].subject;
 	}
 	upkeep_commit(true, outcome->cxt);
 	tell(effects);
+	/* result() waits for what was asked of a job that has failed */
+	waiter_notify(settled, nsettled);
 }
 
 static HTAB *

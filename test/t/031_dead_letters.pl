@@ -387,6 +387,18 @@ is(act($app, "retry('$job')"), 'refused: the definition of the job\'s chain is g
 is(act($app, "retry('$job', 'checked', '{}')"), 'refused: the definition of the job\'s chain is gone', 'with an input too');
 $s->must("ALTER TABLE chaincall.definition DISABLE TRIGGER USER; ALTER TABLE chaincall.definition ENABLE ALWAYS TRIGGER drop_replicated");
 
+# ---- who waits for a result ----
+{
+	my $failed = $s->must("SELECT id FROM chaincall.job WHERE state = 'failed' AND owner = 'app'::regrole LIMIT 1");
+
+	within(5000, 'result() after an action that is refused', sub {
+		$app->must("SELECT chaincall.resolve('$failed', 'nowhere', '1')");
+		my $result = $app->run("SELECT chaincall.result('$failed')");
+
+		return $result->ok ? undef : $result->{ms};
+	});
+}
+
 # ---- asks ----
 $s->must('CREATE ROLE board_role; GRANT board_role TO stranger');
 $app->must(<<'SQL');
