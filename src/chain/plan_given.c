@@ -155,6 +155,10 @@ plan_given_output(const Step *step, const Jsonb *output, char **why)
 				if (fitting == NULL)
 					*why = psprintf("the output does not fit: %s", *why);
 			}
+			else if (step->model->form == CALL_MESSAGES &&
+					 json_string_dup(output) == NULL)
+				*why = psprintf("the output does not fit: expected a text, not %s",
+								json_type_name(output));
 			break;
 		case STEP_SQL:
 			*why = fault_of_rows(step->sql->returns, output);

@@ -310,6 +310,7 @@ is(act($app, "resolve('$job', 'each_one[1]', '{\"label\": \"one\", \"score\": 1.
 is(ended($job), 'succeeded zero and one', 'both are used');
 $job = failed($app, 'outer_chain', '{"t": "x"}');
 like(act($app, "resolve('$job', 'called', '\"y\"')"), qr/^refused: the step calls a chain/, 'a step that calls a chain');
+is(act($app, "resolve('$job', 'called/deep', '5')"), 'refused: the output does not fit: expected a text, not number', 'what gives a text');
 is(act($app, "resolve('$job', 'called/deep', '\"y\"')"), 'applied', 'the step in it');
 is(ended($job), 'succeeded y', 'goes on');
 {
