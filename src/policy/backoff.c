@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "policy/scan.h"
+
 /* No wait is longer than a year: what asks for more is broken or hostile. */
 #define LONGEST_MS (INT64_C(366) * 24 * 60 * 60 * 1000)
 
@@ -80,34 +82,6 @@ backoff_wait_ms(const RetryPolicy *policy, int failures, double uniform,
 	return retry_after_ms > wait ? retry_after_ms : wait;
 }
 
-static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
-static const char *
-skip_blanks(const char *p)
-{
-	while (*p == ' ' || *p == '\t')
-		p++;
-	return p;
-}
-
-/* Take exactly `digits` digits; NULL if they are not there. */
-static const char *
-take_number(const char *p, int digits, int *value)
-{
-	*value = 0;
-	for (int i = 0; i < digits; i++)
-	{
-		if (p == NULL || !is_digit(p[i]))
-			return NULL;
-		*value = *value * 10 + (p[i] - '0');
-	}
-	return p == NULL ? NULL : p + digits;
-}
-
 static const char *
 take_text(const char *p, const char *text)
 {
@@ -134,24 +108,24 @@ take_month(const char *p, int *month)
 static const char *
 take_time(const char *p, HttpDate *date)
 {
-	p = take_number(p, 2, &date->hour);
-	p = take_number(take_text(p, ":"), 2, &date->minute);
-	return take_number(take_text(p, ":"), 2, &date->second);
+	p = scan_digits(p, 2, &date->hour);
+	p = scan_digits(take_text(p, ":"), 2, &date->minute);
+	return scan_digits(take_text(p, ":"), 2, &date->second);
 }
 
 static bool
 at_end(const char *p)
 {
-	return p != NULL && *skip_blanks(p) == '\0';
+	return p != NULL && *scan_blanks(p) == '\0';
 }
 
 /* Sun, 06 Nov 1994 08:49:37 GMT; p stands behind the comma */
 static bool
 read_imf_date(const char *p, HttpDate *date)
 {
-	p = take_number(take_text(p, " "), 2, &date->day);
+	p = scan_digits(take_text(p, " "), 2, &date->day);
 	p = take_month(take_text(p, " "), &date->month);
-	p = take_number(take_text(p, " "), 4, &date->year);
+	p = scan_digits(take_text(p, " "), 4, &date->year);
 	p = take_time(take_text(p, " "), date);
 	return at_end(take_text(p, " GMT"));
 }
@@ -163,9 +137,9 @@ read_imf_date(const char *p, HttpDate *date)
 static bool
 read_rfc850_date(const char *p, int this_year, HttpDate *date)
 {
-	p = take_number(take_text(p, " "), 2, &date->day);
+	p = scan_digits(take_text(p, " "), 2, &date->day);
 	p = take_month(take_text(p, "-"), &date->month);
-	p = take_number(take_text(p, "-"), 2, &date->year);
+	p = scan_digits(take_text(p, "-"), 2, &date->year);
 	p = take_time(take_text(p, " "), date);
 	if (!at_end(take_text(p, " GMT")))
 		return false;
@@ -181,11 +155,11 @@ read_asctime_date(const char *p, HttpDate *date)
 {
 	p = take_text(take_month(take_text(p, " "), &date->month), " ");
 	if (p != NULL && *p == ' ')
-		p = take_number(p + 1, 1, &date->day);
+		p = scan_digits(p + 1, 1, &date->day);
 	else
-		p = take_number(p, 2, &date->day);
+		p = scan_digits(p, 2, &date->day);
 	p = take_time(take_text(p, " "), date);
-	return at_end(take_number(take_text(p, " "), 4, &date->year));
+	return at_end(scan_digits(take_text(p, " "), 4, &date->year));
 }
 
 /* Days from 1970-01-01 to a date of the proleptic Gregorian calendar. */
@@ -242,11 +216,11 @@ read_seconds(const char *text, int64_t *ms)
 	int			unit = 100;
 	bool		rest = false;
 
-	for (; is_digit(*text); text++)
+	for (; scan_is_digit(*text); text++)
 		if (whole <= LONGEST_MS)	/* beyond it the digits do not matter */
 			whole = whole * 10 + (*text - '0');
-	if (*text == '.' && is_digit(text[1]))
-		for (text++; is_digit(*text); text++)
+	if (*text == '.' && scan_is_digit(text[1]))
+		for (text++; scan_is_digit(*text); text++)
 		{
 			rest |= unit == 0 && *text != '0';
 			thousandths += unit * (*text - '0');
@@ -273,8 +247,8 @@ retry_after_ms(const char *header, int64_t now_unix_ms, int64_t *wait_ms)
 	*wait_ms = 0;
 	if (header == NULL)
 		return false;
-	header = skip_blanks(header);
-	if (is_digit(*header))
+	header = scan_blanks(header);
+	if (scan_is_digit(*header))
 		return read_seconds(header, wait_ms);
 	if (!read_http_date(header, now_unix_ms, &when))
 		return false;

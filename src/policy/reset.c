@@ -19,24 +19,12 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "policy/scan.h"
+
 #include "policy/backoff.h"
 
 /* Where digits stop to matter; far from overflow when multiplied below. */
 #define MOST_DIGITS_VALUE (INT64_C(1000000) * 1000000 * 1000)
-
-static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
-static const char *
-skip_blanks(const char *p)
-{
-	while (*p == ' ' || *p == '\t')
-		p++;
-	return p;
-}
 
 static int64_t
 clamp(int64_t ms)
@@ -58,14 +46,14 @@ take_decimal(const char **p, int64_t *whole, int *thousandths)
 
 	*whole = 0;
 	*thousandths = 0;
-	if (!is_digit(**p))
+	if (!scan_is_digit(**p))
 		return false;
-	for (; is_digit(**p); (*p)++)
+	for (; scan_is_digit(**p); (*p)++)
 		if (*whole < MOST_DIGITS_VALUE)
 			*whole = *whole * 10 + (**p - '0');
-	if (**p != '.' || !is_digit((*p)[1]))
+	if (**p != '.' || !scan_is_digit((*p)[1]))
 		return true;
-	for ((*p)++; is_digit(**p); (*p)++)
+	for ((*p)++; scan_is_digit(**p); (*p)++)
 	{
 		rest |= unit == 0 && **p != '0';
 		*thousandths += unit * (**p - '0');
@@ -79,9 +67,9 @@ take_decimal(const char **p, int64_t *whole, int *thousandths)
 static bool
 read_decimal(const char *text, int64_t *whole, int *thousandths)
 {
-	text = skip_blanks(text);
+	text = scan_blanks(text);
 	return take_decimal(&text, whole, thousandths) &&
-		*skip_blanks(text) == '\0';
+		*scan_blanks(text) == '\0';
 }
 
 /* Thousandths of a millisecond in a unit as Go writes it, and its length. */
@@ -130,7 +118,7 @@ reset_duration_ms(const char *text, int64_t *ms)
 	*ms = 0;
 	if (text == NULL)
 		return false;
-	for (text = skip_blanks(text); is_digit(*text); any = true)
+	for (text = scan_blanks(text); scan_is_digit(*text); any = true)
 	{
 		int64_t		whole;
 		int			thousandths;
@@ -149,24 +137,10 @@ reset_duration_ms(const char *text, int64_t *ms)
 		if (us > most)
 			us = most;
 	}
-	if (!any || *skip_blanks(text) != '\0')
+	if (!any || *scan_blanks(text) != '\0')
 		return false;
 	*ms = (us + 999) / 1000;
 	return true;
-}
-
-/* Exactly `digits` digits; NULL if they are not there. */
-static const char *
-take_digits(const char *p, int digits, int *value)
-{
-	*value = 0;
-	for (int i = 0; i < digits; i++)
-	{
-		if (p == NULL || !is_digit(p[i]))
-			return NULL;
-		*value = *value * 10 + (p[i] - '0');
-	}
-	return p == NULL ? NULL : p + digits;
 }
 
 static const char *
@@ -189,8 +163,8 @@ take_offset(const char *p, int *minutes)
 	digits = take_char(p, "+-");
 	if (digits == NULL)
 		return NULL;
-	digits = take_digits(digits, 2, &hour);
-	digits = take_digits(take_char(digits, ":"), 2, &minute);
+	digits = scan_digits(digits, 2, &hour);
+	digits = scan_digits(take_char(digits, ":"), 2, &minute);
 	if (digits == NULL || hour > 23 || minute > 59)
 		return NULL;
 	*minutes = (hour * 60 + minute) * (*p == '-' ? -1 : 1);
@@ -228,23 +202,23 @@ reset_timestamp_ms(const char *text, int64_t *unix_ms)
 	*unix_ms = 0;
 	if (text == NULL)
 		return false;
-	p = take_digits(skip_blanks(text), 4, &year);
-	p = take_digits(take_char(p, "-"), 2, &month);
-	p = take_digits(take_char(p, "-"), 2, &day);
-	p = take_digits(take_char(p, "Tt "), 2, &hour);
-	p = take_digits(take_char(p, ":"), 2, &minute);
-	p = take_digits(take_char(p, ":"), 2, &second);
+	p = scan_digits(scan_blanks(text), 4, &year);
+	p = scan_digits(take_char(p, "-"), 2, &month);
+	p = scan_digits(take_char(p, "-"), 2, &day);
+	p = scan_digits(take_char(p, "Tt "), 2, &hour);
+	p = scan_digits(take_char(p, ":"), 2, &minute);
+	p = scan_digits(take_char(p, ":"), 2, &second);
 	if (p != NULL && *p == '.')
 	{
 		int			unit = 100;
 
-		if (!is_digit(p[1]))
+		if (!scan_is_digit(p[1]))
 			return false;
-		for (p++; is_digit(*p); p++, unit /= 10)
+		for (p++; scan_is_digit(*p); p++, unit /= 10)
 			thousandths += unit * (*p - '0');
 	}
 	p = take_offset(p, &offset);
-	if (p == NULL || *skip_blanks(p) != '\0' || month < 1 || month > 12 ||
+	if (p == NULL || *scan_blanks(p) != '\0' || month < 1 || month > 12 ||
 		day < 1 || day > 31 || hour > 23 || minute > 59 || second > 60)
 		return false;
 	*unix_ms = ((days_since_epoch(year, month, day) * 1440 + hour * 60 +
