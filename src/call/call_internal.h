@@ -217,8 +217,12 @@ extern int	attempt_in_flight(void);
 extern uint64 attempt_answers(void);
 extern int	attempt_most_in_flight(void);
 extern bool attempt_slot_free(const Call *call);
-extern void attempt_encode(const Route *route, const ApiRequest *request,
+
+/* call_wire.c */
+extern void wire_request(const Route *route, const ApiRequest *request,
 						   const Jsonb *extra, ApiWire *wire);
+extern StepError *wire_encode(Call *call, ApiWire *wire);
+extern const char **wire_headers(const Call *call, const ApiWire *wire);
 
 /* call_error.c */
 extern StepError *failure_of_attempt(const Call *call);

@@ -136,6 +136,6 @@ call_render(Oid userid, const CallSpec *spec)
 	call_request(&request, model, spec);
 	/* a model without endpoints is the catalog's to complain about */
 	route = catalog_route(model, route_heaviest(model), userid);
-	attempt_encode(route, &request, spec->extra, &wire);
+	wire_request(route, &request, spec->extra, &wire);
 	return request_json(route, &wire, model, spec);
 }
