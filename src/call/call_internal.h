@@ -200,7 +200,6 @@ extern void way_find(void *arg);
 extern bool way_more_models(const Call *call);
 extern bool way_other_ready(Call *call);
 extern void way_leave_model(Call *call, StepError *error);
-extern int64 way_deadline(const Call *call, int64 now_us);
 extern void way_share_time(Call *call, int64 now_us);
 
 /* call_attempt.c */

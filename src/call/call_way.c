@@ -43,8 +43,8 @@ way_more_models(const Call *call)
  * The call's deadline, or, where its time has not begun to run, what it would
  * be if it began now on its route.
  */
-int64
-way_deadline(const Call *call, int64 now_us)
+static int64
+deadline_if_begun(const Call *call, int64 now_us)
 {
 	int			ms = call->model_timeout_ms;
 
@@ -241,7 +241,7 @@ barred_fault(Call *call, const ModelInfo *model, const Endpoints *ends)
 static int64
 time_here(const Call *call, int64 now_us)
 {
-	int64		deadline = way_deadline(call, now_us);
+	int64		deadline = deadline_if_begun(call, now_us);
 
 	if (deadline == CLOCK_NEVER || !way_more_models(call))
 		return deadline;
@@ -373,32 +373,39 @@ keep_way(Call *call)
 		wait_for_health(call, &view);
 }
 
+/*
+ * Does the call wait until the paused model whose turn it is is resumed?  What
+ * catalog_model() has given is good no more.
+ */
+static bool
+waits_for_resume(Call *call)
+{
+	return call->group->guards.catalog != NULL &&
+		!(way_more_models(call) && way_other_ready(call));
+}
+
 /* The way that the current model offers; false: none. */
 static bool
 find_here(Call *call)
 {
 	const ModelInfo *model = catalog_model(call->model, true);
-	StepError  *error = NULL;
+	StepError  *error;
 
 	call->way = WAY_NOW;
-	if (!call->entered)
-		error = enter_model(call, model);
-	else if (model == NULL || model->nendpoints == 0)
-		return keep_way(call);
+	if (call->entered)
+		return model == NULL || model->nendpoints == 0 ? keep_way(call) :
+			find_endpoint(call, model);
+	if (model != NULL && model->paused)
+	{
+		if (waits_for_resume(call))
+		{
+			call->way = WAY_HELD;
+			return true;
+		}
+		model = catalog_model(call->model, true);
+	}
+	error = enter_model(call, model);
 	return error != NULL ? none(call, error) : find_endpoint(call, model);
-}
-
-/* Does the call wait until the model whose turn it is is resumed? */
-static bool
-is_held(Call *call)
-{
-	const ModelInfo *model;
-
-	if (call->entered || call->group->guards.catalog == NULL)
-		return false;
-	model = catalog_model(call->model, true);
-	return model != NULL && model->paused &&
-		!(way_more_models(call) && way_other_ready(call));
 }
 
 /*
@@ -412,16 +419,7 @@ way_find(void *arg)
 	Call	   *call = arg;
 	MemoryContext old = MemoryContextSwitchTo(call->context);
 
-	do
-	{
-		if (is_held(call))
-		{
-			call->way = WAY_HELD;
-			break;
-		}
-		if (find_here(call) || !way_more_models(call))
-			break;
+	while (!find_here(call) && way_more_models(call))
 		way_leave_model(call, call->stuck);
-	} while (true);
 	MemoryContextSwitchTo(old);
 }
